@@ -1,0 +1,185 @@
+/**
+ * The one file that loads the native data plane (`native-bindings/`).
+ *
+ * Everything between a system call and its reply happens in Rust; this contract is what the control
+ * plane sees of it. Volumes are addressed by a small integer handle so that any thread of the
+ * process (the drain is a worker thread) can call the same volume.
+ *
+ * Invariant: no function here is called by a request of the mounted file system; calling one never
+ * touches the daemon's own mount.
+ */
+import { createRequire } from 'node:module'
+
+/** A journal frame taken from the capture ring: see docs/FORMAT.md. */
+export interface Frame {
+  /** seq of the first record in the frame */
+  readonly firstSeq: bigint
+  /** seq of the last record in the frame */
+  readonly lastSeq: bigint
+  /** The frame, header and body, exactly as it is journaled and shipped. Valid until `journaled()`. */
+  readonly bytes: Buffer
+}
+
+export interface OpenVolumeOptions {
+  /** 16 bytes, the identity of the volume. */
+  uuid: Buffer
+  name: string
+  /** Backing directory, a path in bytes. */
+  backing: Buffer
+  /** Where the volume appears, a path in bytes; the same as `backing` for in-place protection. */
+  mountpoint: Buffer
+  /** File of the capture ring, on tmpfs. Created and fully allocated when missing. */
+  ringPath: string
+  /** Size of the capture ring in bytes (all arenas together). */
+  ringBytes: number
+  epoch: number
+  /** seq of the last journaled record; 0 for an empty journal. */
+  lastSeq: bigint
+  /** Chain value of the last journaled frame (8 bytes); 8 zero bytes for an empty journal. */
+  lastChain: Buffer
+  /** Kernel write-back caching (opt-in, see SEMANTICS). */
+  writeback: boolean
+  /** Number of request threads; 0 lets the data plane choose. */
+  workers: number
+  /** How long a writer may wait for ring space before it gets ENOSPC, in milliseconds. */
+  ringWaitMs: number
+  /** false when the backing directory may change behind the mount: bounded cache lifetimes. */
+  exclusive: boolean
+}
+
+export interface OpenVolumeResult {
+  handle: number
+  /** What was found in the ring: nothing, a ring of a cleanly stopped volume, or one to recover. */
+  ring: 'created' | 'clean' | 'recovered'
+  /** Published records found in the ring that the journal does not have yet. */
+  pendingRecords: number
+  /** Operations that were in flight when the daemon died: their objects are re-captured. */
+  intents: number
+}
+
+export interface TakeResult {
+  frames: Frame[]
+  /** An application waits in fsync: journal durably at once. */
+  flushWanted: boolean
+  /** The volume is stopped and the ring is empty: the drain may end. */
+  stopped: boolean
+}
+
+/** A snapshot of the counters of one volume; all sizes in bytes, all times in nanoseconds. */
+export interface VolumeStats {
+  state: 'open' | 'mounted' | 'stopped'
+  /** seq of the last captured record. */
+  capturedSeq: bigint
+  /** Highest seq known to be journaled durably. */
+  journaledSeq: bigint
+  /** Wall-clock time (ns since the epoch) of the last captured and the last journaled record. */
+  capturedAt: bigint
+  journaledAt: bigint
+  /** Bytes of all records ever captured by this process, and of those journaled. */
+  capturedBytes: bigint
+  journaledBytes: bigint
+  ringBytes: number
+  ringUsedBytes: number
+  /** Requests answered, mutations captured, operations that failed, since this process started. */
+  requests: bigint
+  mutations: bigint
+  failures: bigint
+  /** Writers that had to wait for ring space, and that were refused with ENOSPC. */
+  ringWaits: bigint
+  ringRefusals: bigint
+  /** Objects in the inode table, descriptors in the cache. */
+  inodes: number
+  openDescriptors: number
+  lastFsyncNs: bigint
+  /** Re-capture (scan) progress; `scanning` false when none runs. */
+  scanning: boolean
+  scanObjects: bigint
+  scanImaged: bigint
+  scanBytes: bigint
+  scanErrors: bigint
+  /** Requests by operation name. */
+  ops: Record<string, number>
+  /** I/O is on hold. */
+  held: boolean
+  /** The journal does not take frames (errno name), or null. */
+  journalError: string | null
+  /** Panics contained in a dummy function, since start: anything but 0 is a defect. */
+  panics: number
+}
+
+export interface ReplayOptions {
+  /** Directory onto which records are replayed, a path in bytes. */
+  target: Buffer
+  /** 16 bytes; records of another volume are refused. */
+  uuid: Buffer
+  /** Directory of the replay's own state: position, object map. On the target's file system. */
+  state: string
+}
+
+export interface ReplayPosition {
+  /** seq of the last record applied; 0 when none. */
+  appliedSeq: bigint
+  appliedChain: Buffer
+  records: bigint
+  bytes: bigint
+  objects: number
+}
+
+export interface ScanOptions {
+  /** Image objects whose change time is at or after this wall-clock time (ns); 0n images all. */
+  changedSinceNs: bigint
+  /** Also image these objects (ino, gen) whatever their change time, as [ino0, gen0, ino1, …]. */
+  objects: BigUint64Array
+}
+
+export interface HoldResult {
+  /** CLOCK_MONOTONIC ns at which the gate was closed and all mutations in flight were done. */
+  startNs: bigint
+  /** seq at the hold: everything acknowledged before is ≤ this. */
+  seq: bigint
+}
+
+/** Functions of the native module; errors are thrown with a stable `code` (see lib/errors.ts). */
+export interface Native {
+  openVolume(options: OpenVolumeOptions): OpenVolumeResult
+  /** Attaches the FUSE mount and starts answering requests. */
+  mountVolume(handle: number): void
+  /**
+   * Waits up to `waitMs` for records, or until `maxBytes` of them or an fsync waits, and returns
+   * them as frames in seq order. Blocks the calling thread: for the drain's worker only.
+   */
+  takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult
+  /** All frames up to `seq` are durable in the journal: trims the ring, wakes waiting fsyncs. */
+  journaled(handle: number, seq: bigint): void
+  /** The journal cannot take frames now (errno, e.g. 28): waiting fsyncs fail with it. 0 clears. */
+  journalFailed(handle: number, errno: number): void
+  volumeStats(handle: number): VolumeStats
+  /** Closes the gate for at most `maxMs`; a watchdog in the data path opens it again. */
+  hold(handle: number, maxMs: number): HoldResult
+  /** Opens the gate. Returns the ns it was held, or throws HOLD_EXPIRED when the watchdog did it. */
+  release(handle: number): bigint
+  /** Adds a marker record; returns its seq. */
+  marker(handle: number, name: string): bigint
+  /** Starts a re-capture in the background; see volumeStats().scan*. */
+  startScan(handle: number, options: ScanOptions): void
+  /** Captures these paths (relative to the volume root, bytes) as object images; drops caches. */
+  recapturePaths(handle: number, paths: Buffer[]): number
+  /** Unmounts (lazily when `force`), ends the request threads. The ring stays until it is drained. */
+  unmountVolume(handle: number, force: boolean): void
+  /** Frees the volume; removes the ring file when everything was journaled. */
+  closeVolume(handle: number): void
+  /** syncfs(2) on the backing file system. */
+  syncBacking(handle: number): void
+
+  openReplay(options: ReplayOptions): number
+  /** Applies the records of one frame with seq > position; returns the new position. */
+  replayFrame(handle: number, frame: Buffer): ReplayPosition
+  /** Writes out deferred times and syncs; `finish` also removes the state directory. */
+  closeReplay(handle: number, finish: boolean): ReplayPosition
+
+  /** Crc32c of a buffer continued from `seed` (0 to start). */
+  crc32c(bytes: Buffer, seed: number): number
+}
+
+const require = createRequire(import.meta.url)
+export const native = require('../../native-bindings/holdfast.node') as Native
