@@ -181,5 +181,20 @@ export interface Native {
   crc32c(bytes: Buffer, seed: number): number
 }
 
-const require = createRequire(import.meta.url)
-export const native = require('../../native-bindings/holdfast.node') as Native
+/** The module as built: native-bindings/holdfast.node of the package this file belongs to. */
+const MODULE_PATH = '../../../native-bindings/holdfast.node'
+
+let loaded: Native | undefined
+
+/** Loaded at first use: reading a journal or `--help` needs no data plane. */
+function load(): Native {
+  if (loaded === undefined) {
+    const require = createRequire(import.meta.url)
+    loaded = require(MODULE_PATH) as Native
+  }
+  return loaded
+}
+
+export const native: Native = new Proxy({} as Native, {
+  get: (_target, name) => load()[name as keyof Native],
+})
