@@ -37,6 +37,8 @@ export interface OpenVolumeOptions {
   lastSeq: bigint
   /** Chain value of the last journaled frame (8 bytes); 8 zero bytes for an empty journal. */
   lastChain: Buffer
+  /** Clock of the last journaled record (frame header); 0 for an empty journal. */
+  lastClock: bigint
   /** Kernel write-back caching (opt-in, see SEMANTICS). */
   writeback: boolean
   /** Number of request threads; 0 lets the data plane choose. */

@@ -1,0 +1,8 @@
+//! The data plane of holdfast: everything that happens between a system call and its reply, and
+//! the replay of it.
+//!
+//! The data's way: `transport` (requests of the kernel) → `interceptor` (dummy functions) →
+//! `capture` (ring, gate) → `record` (frames) → JavaScript journals them → `replay`.
+//! `binding` is the only part that knows JavaScript.
+
+pub mod record;
