@@ -5,4 +5,5 @@
 //! `capture` (ring, gate) → `record` (frames) → JavaScript journals them → `replay`.
 //! `binding` is the only part that knows JavaScript.
 
+pub mod capture;
 pub mod record;

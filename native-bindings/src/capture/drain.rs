@@ -1,0 +1,344 @@
+//! Drain: published records in seq order, packed into chained frames.
+//!
+//! Small records are copied together into the frame pool; a large write becomes a frame where it
+//! stands in the ring, without a copy.
+
+use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
+use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
+use crate::record::{seal, seal_frame, FrameHeader, FRAME_HEADER};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Where the drain stands.
+#[derive(Default)]
+pub struct DrainState {
+    uuid: [u8; 16],
+    epoch: u32,
+    /// seq of the next record to take.
+    next: u64,
+    chain: [u8; 8],
+    clock: u64,
+    /// Taken, not journaled: (last seq, chunk, records, bytes, time of the last).
+    taken: VecDeque<(u64, usize, u32, u64, u64)>,
+}
+
+/// What wakes the drain and the fsyncs that wait for it.
+#[derive(Default)]
+pub struct Signal {
+    /// An fsync wants everything up to this seq to be durable.
+    flush_wanted: u64,
+    stopping: bool,
+    /// errno for which the journal takes no frames; 0: it does.
+    error: i32,
+}
+
+/// A frame, as a range of the ring's mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct TakenFrame {
+    pub first_seq: u64,
+    pub last_seq: u64,
+    pub offset: usize,
+    pub len: usize,
+}
+
+/// What one `take` brought.
+#[derive(Debug, Default)]
+pub struct Taken {
+    pub frames: Vec<TakenFrame>,
+    pub flush_wanted: bool,
+    pub stopped: bool,
+}
+
+impl Ring {
+    /// Tells the drain where the journal ends. Call once, before the first capture.
+    pub fn start_drain(&self, uuid: [u8; 16], epoch: u32, last: u64, chain: [u8; 8], clock: u64) {
+        let mut d = self.drain.lock();
+        d.uuid = uuid;
+        d.epoch = epoch;
+        d.next = last + 1;
+        d.chain = chain;
+        d.clock = clock;
+        self.journaled.store(last, Ordering::Release);
+        self.journaled_at.store(clock, Ordering::Relaxed);
+        self.control()
+            .next_seq
+            .fetch_max(last + 1, Ordering::SeqCst);
+    }
+
+    pub(super) fn kick_drain(&self) {
+        let _signal = self.signal.lock();
+        self.wake_drain.notify_one();
+    }
+
+    /// No more records will come: `take` reports `stopped` once the ring is empty.
+    pub fn stop_drain(&self) {
+        self.signal.lock().stopping = true;
+        self.wake_drain.notify_one();
+    }
+
+    /// Waits up to `wait` for `max` bytes, an fsync or the end; takes what is there.
+    ///
+    /// The frames stay valid until the next `take`; at most one take is under way.
+    pub fn take(&self, max: usize, wait: Duration) -> Taken {
+        let max = max.clamp(1, FRAME_POOL_BYTES - 2 * FRAME_TARGET_BYTES);
+        let next = self.drain.lock().next;
+        let deadline = Instant::now() + wait;
+        let mut out = Taken::default();
+        {
+            let mut s = self.signal.lock();
+            self.wake_bytes.store(max as u64, Ordering::Relaxed);
+            self.drain_waits.store(true, Ordering::SeqCst);
+            loop {
+                out.flush_wanted = s.flush_wanted >= next;
+                let enough = self.pending_bytes.load(Ordering::Relaxed) >= max as u64;
+                if enough || out.flush_wanted || s.stopping {
+                    break;
+                }
+                if self.wake_drain.wait_until(&mut s, deadline).timed_out() {
+                    break;
+                }
+            }
+            self.drain_waits.store(false, Ordering::SeqCst);
+            out.stopped = s.stopping;
+        }
+        self.pack(max, &mut out);
+        out.stopped = out.stopped && out.frames.is_empty() && self.captured_seq() < self.next();
+        out
+    }
+
+    fn next(&self) -> u64 {
+        self.drain.lock().next
+    }
+
+    /// The slot of `seq`, waiting out the instant between its number and its publication.
+    fn slot_of(&self, seq: u64) -> Option<u64> {
+        if seq > self.captured_seq() {
+            return None;
+        }
+        let entry = self.index_of(seq);
+        for spin in 0u32.. {
+            match entry.load(Ordering::Acquire) {
+                0 if spin < 64 => std::hint::spin_loop(),
+                0 if spin < 4096 => std::thread::yield_now(),
+                0 => return None,
+                at => return Some(at),
+            }
+        }
+        None
+    }
+
+    fn pack(&self, max: usize, out: &mut Taken) {
+        let mut d = self.drain.lock();
+        let pool = self.frame_pool_at();
+        let mut at = 0; // bytes of the pool used
+        let mut total = 0;
+        let mut open: Option<OpenFrame> = None;
+        while total < max {
+            let seq = d.next;
+            let Some(offset) = self.slot_of(seq) else {
+                break;
+            };
+            if offset == HOLE {
+                self.index_of(seq).store(0, Ordering::Release);
+                d.next += 1;
+                match open.as_mut() {
+                    Some(frame) => frame.last = seq,
+                    // A hole alone makes no frame: the next record's frame starts with it.
+                    None => open = Some(OpenFrame::new(at, seq, seq)),
+                }
+                continue;
+            }
+            // SAFETY: the index points to a published slot of the mapping; it stays until journaled.
+            let (head, record) = unsafe {
+                let slot = self.map.base().add(offset as usize);
+                let head = &*slot.cast::<SlotHeader>();
+                let len = head.record_len as usize;
+                (
+                    head,
+                    std::slice::from_raw_parts_mut(slot.add(RECORD_AT), len),
+                )
+            };
+            let len = record.len();
+            d.clock = head.time.max(d.clock + 1);
+            self.index_of(seq).store(0, Ordering::Release);
+            let direct = len >= DIRECT_FRAME_PAYLOAD;
+            let starts_with_hole = open.as_ref().is_some_and(|f| f.records == 0);
+            if direct && !starts_with_hole {
+                if let Some(frame) = open.take() {
+                    at = self.close_frame(&mut d, frame, out);
+                }
+                seal(record, seq, d.clock);
+                // SAFETY: in front of the record is space for the frame header (RECORD_AT).
+                let bytes = unsafe {
+                    let start = record.as_mut_ptr().sub(FRAME_HEADER);
+                    std::slice::from_raw_parts_mut(start, FRAME_HEADER + len)
+                };
+                let h = d.frame_header(1, seq, seq);
+                d.chain = seal_frame(bytes, &h);
+                let offset = self.offset_of(bytes.as_ptr()) as usize;
+                out.frames.push(TakenFrame {
+                    first_seq: seq,
+                    last_seq: seq,
+                    offset,
+                    len: bytes.len(),
+                });
+            } else {
+                if open
+                    .as_ref()
+                    .is_some_and(|f| f.body + len > FRAME_TARGET_BYTES && f.body > 0)
+                {
+                    if let Some(frame) = open.take() {
+                        at = self.close_frame(&mut d, frame, out);
+                    }
+                }
+                let frame = open.get_or_insert_with(|| OpenFrame::new(at, seq, seq));
+                let to = pool + frame.at + FRAME_HEADER + frame.body;
+                // SAFETY: `max` keeps the pool's use below its size; the pool is the drain's alone.
+                let copy = unsafe {
+                    let p = self.map.base().add(to);
+                    std::ptr::copy_nonoverlapping(record.as_ptr(), p, len);
+                    std::slice::from_raw_parts_mut(p, len)
+                };
+                seal(copy, seq, d.clock);
+                frame.body += len;
+                frame.records += 1;
+                frame.last = seq;
+            }
+            total += len + FRAME_HEADER;
+            d.next += 1;
+            let chunk = self.chunk_of(offset);
+            d.note_taken(seq, chunk, len as u64, head.time);
+        }
+        if let Some(frame) = open {
+            self.close_frame(&mut d, frame, out);
+        }
+    }
+
+    /// Seals a frame of the pool; returns where the next one may start.
+    fn close_frame(&self, d: &mut DrainState, frame: OpenFrame, out: &mut Taken) -> usize {
+        let offset = self.frame_pool_at() + frame.at;
+        let len = FRAME_HEADER + frame.body;
+        // SAFETY: the range lies in the frame pool, which is the drain's alone.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.base().add(offset), len) };
+        let h = d.frame_header(frame.records, frame.first, frame.last);
+        d.chain = seal_frame(bytes, &h);
+        out.frames.push(TakenFrame {
+            first_seq: frame.first,
+            last_seq: frame.last,
+            offset,
+            len,
+        });
+        (frame.at + len + 63) & !63
+    }
+
+    /// Everything up to `seq` is durable: frees ring memory and wakes fsyncs.
+    pub fn journaled_up_to(&self, seq: u64) {
+        let mut d = self.drain.lock();
+        while let Some(&(last, chunk, records, bytes, time)) = d.taken.front() {
+            if last > seq {
+                break;
+            }
+            d.taken.pop_front();
+            self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.journaled_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.journaled_at.store(time, Ordering::Relaxed);
+            if self.outstanding[chunk].fetch_sub(records, Ordering::SeqCst) == records {
+                self.reclaim(chunk);
+            }
+        }
+        drop(d);
+        self.journaled.fetch_max(seq, Ordering::SeqCst);
+        let mut s = self.signal.lock();
+        s.error = 0;
+        self.flushed.notify_all();
+    }
+
+    /// The journal takes no frames (errno), or does again (0).
+    pub fn journal_failed(&self, errno: i32) {
+        let mut s = self.signal.lock();
+        s.error = errno;
+        self.flushed.notify_all();
+    }
+
+    pub fn journal_error(&self) -> i32 {
+        self.signal.lock().error
+    }
+
+    /// Asks for durability up to `seq` without waiting.
+    pub fn want_flush(&self, seq: u64) {
+        if self.journaled_seq() >= seq {
+            return;
+        }
+        let mut s = self.signal.lock();
+        if s.flush_wanted < seq {
+            s.flush_wanted = seq;
+            self.wake_drain.notify_one();
+        }
+    }
+
+    /// Waits until everything up to `seq` is durable in the journal, or the journal's errno.
+    pub fn wait_flushed(&self, seq: u64) -> Result<(), i32> {
+        let deadline = Instant::now() + FLUSH_WAIT_MAX;
+        let mut s = self.signal.lock();
+        loop {
+            if self.journaled_seq() >= seq {
+                return Ok(());
+            }
+            if s.error != 0 {
+                return Err(s.error);
+            }
+            if self.flushed.wait_until(&mut s, deadline).timed_out() {
+                return Err(libc::EIO);
+            }
+        }
+    }
+}
+
+struct OpenFrame {
+    /// Offset in the frame pool.
+    at: usize,
+    body: usize,
+    records: u32,
+    first: u64,
+    last: u64,
+}
+
+impl OpenFrame {
+    fn new(at: usize, first: u64, last: u64) -> Self {
+        Self {
+            at,
+            body: 0,
+            records: 0,
+            first,
+            last,
+        }
+    }
+}
+
+impl DrainState {
+    fn frame_header(&self, records: u32, first_seq: u64, last_seq: u64) -> FrameHeader {
+        FrameHeader {
+            uuid: self.uuid,
+            epoch: self.epoch,
+            records,
+            first_seq,
+            last_seq,
+            clock: self.clock,
+            prev_chain: self.chain,
+        }
+    }
+
+    fn note_taken(&mut self, seq: u64, chunk: usize, bytes: u64, time: u64) {
+        match self.taken.back_mut() {
+            // Runs in one chunk are one entry, but never across what one `journaled` may end.
+            Some(t) if t.1 == chunk && t.3 < FRAME_TARGET_BYTES as u64 / 4 && t.0 + 1 == seq => {
+                t.0 = seq;
+                t.2 += 1;
+                t.3 += bytes;
+                t.4 = time;
+            }
+            _ => self.taken.push_back((seq, chunk, 1, bytes, time)),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Named limits of capture, in one place.
+
+use std::time::Duration;
+
+/// Unit in which threads take ring memory. Holds several of the longest records.
+pub const CHUNK_BYTES: usize = 8 << 20;
+/// Smallest ring: every request thread needs a chunk, and some must be in the drain.
+pub const RING_BYTES_MIN: usize = 8 * CHUNK_BYTES;
+/// Frames made by copying small records aim at this size.
+pub const FRAME_TARGET_BYTES: usize = 512 << 10;
+/// Payloads from this size on become a frame of their own, in place, without a copy.
+pub const DIRECT_FRAME_PAYLOAD: usize = 128 << 10;
+/// Memory for the frames of one `take`.
+pub const FRAME_POOL_BYTES: usize = 16 << 20;
+/// How long an fsync waits for the journal before it fails with EIO.
+pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);

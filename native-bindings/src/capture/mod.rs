@@ -1,0 +1,16 @@
+//! Capture: from a dummy function to frames.
+//!
+//! `writer` reserves a slot in the ring before the real operation (an *intent*) and publishes it
+//! after the effect; `drain` takes published records in seq order and packs them into frames;
+//! `recover` reads what a dead process left; `gate` holds new mutations during a cut.
+
+pub mod drain;
+pub mod gate;
+pub mod limits;
+pub mod recover;
+pub mod ring;
+pub mod writer;
+
+pub use gate::Gate;
+pub use ring::{Ring, RingIdentity};
+pub use writer::{Reserved, SlotWriter, StoredHandle};

@@ -1,0 +1,206 @@
+//! Slots: how one thread puts records into the ring.
+
+use super::limits::CHUNK_BYTES;
+use super::ring::{
+    Ring, SlotHeader, CHUNK_HEADER, EMPTY, INTENT, PUBLISHED, RECORD_AT, SLOT_BYTES_MAX, VOID,
+};
+use crate::record::{RECORD_BYTES_MAX, RECORD_HEADER};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A file handle as an intent keeps it, so that recovery finds the object again.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct StoredHandle {
+    pub kind: i32,
+    pub len: u32,
+    pub bytes: [u8; 32],
+}
+
+/// Fills chunks of the ring; one per capturing thread.
+pub struct SlotWriter {
+    ring: Arc<Ring>,
+    chunk: Option<usize>,
+    /// Offset of the next slot in the chunk.
+    at: usize,
+}
+
+/// A reserved slot: an intent that becomes a record (`publish`) or nothing (`abort`).
+#[derive(Debug)]
+#[must_use]
+pub struct Reserved {
+    slot: *mut u8,
+    chunk: usize,
+    len: usize,
+}
+
+fn now_ns() -> u64 {
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: ts is a valid out-pointer.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+/// Length of a slot whose record is `record_len` long.
+fn slot_len(record_len: usize) -> usize {
+    (RECORD_AT + record_len + 15) & !15
+}
+
+impl SlotWriter {
+    pub fn new(ring: Arc<Ring>) -> Self {
+        Self {
+            ring,
+            chunk: None,
+            at: 0,
+        }
+    }
+
+    pub fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
+    /// Memory where the next slot's record will stand, with room for the longest record; `None` when
+    /// the ring is full. The memory stays valid until the slot is reserved.
+    pub fn peek(&mut self) -> Option<*mut u8> {
+        self.ensure(SLOT_BYTES_MAX, None).then(|| self.record_at())
+    }
+
+    fn record_at(&self) -> *mut u8 {
+        // SAFETY: `ensure` made sure of the room.
+        unsafe { self.slot_at().add(RECORD_AT) }
+    }
+
+    fn slot_at(&self) -> *mut u8 {
+        let chunk = self.chunk.unwrap_or(0);
+        // SAFETY: at is within the chunk.
+        unsafe { self.ring.chunk_at(chunk).add(self.at) }
+    }
+
+    fn ensure(&mut self, room: usize, wait: Option<Duration>) -> bool {
+        if let Some(chunk) = self.chunk {
+            if self.at + room + std::mem::size_of::<SlotHeader>() <= CHUNK_BYTES {
+                return true;
+            }
+            self.chunk = None;
+            self.ring.leave_chunk(chunk);
+        }
+        let taken = match self.ring.take_chunk() {
+            None => wait.and_then(|w| self.ring.wait_chunk(w)),
+            some => some,
+        };
+        self.chunk = taken;
+        self.at = CHUNK_HEADER;
+        taken.is_some()
+    }
+
+    /// Reserves a slot for a record of at most `record_max` bytes and writes the intent.
+    ///
+    /// `fill` writes the record as far as it is known. Returns `None` when the ring stayed full for
+    /// `wait`. A payload that was read to `peek()` is in place if no other slot was reserved since.
+    pub fn reserve(
+        &mut self,
+        record_max: usize,
+        handles: [StoredHandle; 2],
+        wait: Duration,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Option<Reserved> {
+        debug_assert!((RECORD_HEADER..=RECORD_BYTES_MAX).contains(&record_max));
+        if !self.ensure(slot_len(record_max), Some(wait)) {
+            return None;
+        }
+        let slot = self.slot_at();
+        let chunk = self.chunk.unwrap_or(0);
+        // SAFETY: the slot and the next slot's header lie in our chunk, which nobody else writes;
+        // the state word of the next slot is cleared before this one becomes visible to recovery.
+        unsafe {
+            let record = std::slice::from_raw_parts_mut(slot.add(RECORD_AT), record_max);
+            let record_len = fill(record);
+            let len = slot_len(record_len);
+            let head = slot.cast::<SlotHeader>();
+            (*head).len = len as u32;
+            (*head).record_len = record_len as u32;
+            (*head).seq = 0;
+            (*head).handles = handles;
+            let next = slot.add(len).cast::<SlotHeader>();
+            (*next).state.store(EMPTY, Ordering::Relaxed);
+            (*head).state.store(INTENT, Ordering::Release);
+            self.at += len;
+            Some(Reserved { slot, chunk, len })
+        }
+    }
+
+    /// The operation failed: leaves nothing.
+    pub fn abort(&mut self, reserved: Reserved) {
+        // SAFETY: the slot is ours until it is published.
+        let head = unsafe { &*reserved.slot.cast::<SlotHeader>() };
+        let last = self.chunk == Some(reserved.chunk)
+            && reserved.slot as usize + reserved.len == self.slot_at() as usize;
+        if last {
+            head.state.store(EMPTY, Ordering::Release);
+            self.at -= reserved.len;
+        } else {
+            head.state.store(VOID, Ordering::Release);
+        }
+    }
+
+    /// The effect happened: completes the record and gives it its place in the order. Returns its seq.
+    ///
+    /// `fill` writes the record again, now with everything known; it must not be longer than the
+    /// intent. Call under the lock of the object, so that seq order is effect order.
+    pub fn publish(&mut self, reserved: Reserved, fill: impl FnOnce(&mut [u8]) -> usize) -> u64 {
+        let ring = &self.ring;
+        // SAFETY: the slot is ours until its state is PUBLISHED.
+        unsafe {
+            let head = reserved.slot.cast::<SlotHeader>();
+            let room = reserved.len - RECORD_AT;
+            let record = std::slice::from_raw_parts_mut(reserved.slot.add(RECORD_AT), room);
+            let record_len = fill(record);
+            debug_assert!(record_len <= room);
+            (*head).record_len = record_len as u32;
+            let now = now_ns();
+            (*head).time = now;
+            ring.outstanding[reserved.chunk].fetch_add(1, Ordering::SeqCst);
+            let seq = ring.control().next_seq.fetch_add(1, Ordering::SeqCst);
+            (*head).seq = seq;
+            (*head).state.store(PUBLISHED, Ordering::Release);
+            ring.index_of(seq)
+                .store(ring.offset_of(reserved.slot), Ordering::Release);
+            ring.captured_at.store(now, Ordering::Relaxed);
+            ring.captured_bytes
+                .fetch_add(record_len as u64, Ordering::Relaxed);
+            let pending = ring
+                .pending_bytes
+                .fetch_add(record_len as u64, Ordering::Relaxed);
+            if ring.drain_waits.load(Ordering::Relaxed)
+                && pending + record_len as u64 >= ring.wake_bytes.load(Ordering::Relaxed)
+            {
+                ring.kick_drain();
+            }
+            seq
+        }
+    }
+
+    /// Reserves and publishes in one step: records that state a fact and have no effect of their own.
+    pub fn append(
+        &mut self,
+        record_max: usize,
+        wait: Duration,
+        fill: impl Fn(&mut [u8]) -> usize,
+    ) -> Option<u64> {
+        let none = [StoredHandle::default(); 2];
+        let reserved = self.reserve(record_max, none, wait, &fill)?;
+        Some(self.publish(reserved, &fill))
+    }
+}
+
+impl Drop for SlotWriter {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            self.ring.leave_chunk(chunk);
+        }
+    }
+}
