@@ -1,0 +1,1 @@
+//! Concurrent load with a log of acknowledgements, verifiable after a crash.
