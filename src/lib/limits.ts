@@ -1,0 +1,66 @@
+/**
+ * Every limit of the control plane, named, with its unit last and what happens beyond it.
+ * The data plane's own limits are in native-bindings/.
+ */
+const KiB = 1024
+const MiB = 1024 * KiB
+const GiB = 1024 * MiB
+
+/** Size of the capture ring when none is given. A full ring makes writers wait. */
+export const RING_BYTES_DEFAULT = 256 * MiB
+/** The smallest ring: every request thread takes a chunk of it. Smaller is refused. */
+export const RING_BYTES_MIN = 64 * MiB
+/** How long a writer waits for ring space before its write fails with ENOSPC. */
+export const RING_WAIT_MS = 30_000
+
+/** Most bytes the drain takes and commits in one transaction. */
+export const DRAIN_BATCH_BYTES_MAX = 8 * MiB
+/** Longest time the drain waits for records before it looks at its mailbox. */
+export const DRAIN_WAIT_MS = 250
+/** Pause between attempts while the journal's file system refuses frames. */
+export const DRAIN_RETRY_MS = 500
+/** How often the drain posts its counters to the main thread. */
+export const DRAIN_REPORT_MS = 500
+
+/** Size of the address range kept for the journal's map: virtual and sparse, not disk space. */
+export const JOURNAL_MAP_BYTES = 1024 * GiB
+/** Frames deleted in one transaction while pruning, so that the drain is never held up long. */
+export const PRUNE_FRAMES_PER_TXN = 256
+/** How often retention by size and age is applied. */
+export const PRUNE_INTERVAL_MS = 10_000
+/** Journal size kept when the user says nothing; older frames are pruned. */
+export const RETAIN_BYTES_DEFAULT = 64 * GiB
+
+/** Time between checkpoints: bounds what a re-capture after power loss has to look at. */
+export const CHECKPOINT_INTERVAL_MS = 60_000
+/** Longest wait of a checkpoint for the journal to reach its seq. */
+export const CHECKPOINT_WAIT_MS = 30_000
+/** Subtracted from the checkpoint's time in a re-capture: clock steps and coarse timestamps. */
+export const RECAPTURE_SLACK_MS = 2_000
+/** A wall clock that fell back further than this between checkpoints makes ctimes unreliable. */
+export const CLOCK_STEP_MS_MAX = 1_000
+
+/** Longest time from spawning a daemon to its readiness. */
+export const START_TIMEOUT_MS = 120_000
+/** Longest time for an orderly stop: unmount, drain, checkpoint. */
+export const STOP_TIMEOUT_MS = 120_000
+/** Longest wait for the journal to become empty of pending frames at a stop. */
+export const STOP_DRAIN_MS = 60_000
+/** Longest time a control request may take, when it has no bound of its own. */
+export const CONTROL_TIMEOUT_MS = 30_000
+/** Longest body of a control request; larger is refused. */
+export const CONTROL_BODY_BYTES_MAX = 1 * MiB
+/** Longest hold of I/O that may be asked for. */
+export const HOLD_MS_MAX = 10_000
+/** Longest name of a marker. */
+export const MARKER_NAME_BYTES_MAX = 255
+
+/** Out-of-band events collected for this long before the paths are re-captured. */
+export const WATCH_DEBOUNCE_MS = 100
+/** Most paths in one re-capture call; further ones wait for the next. */
+export const WATCH_BATCH_PATHS_MAX = 4096
+
+/** Processes named in a refusal; the rest is counted. */
+export const OCCUPANTS_SHOWN_MAX = 10
+/** Descriptor limit the daemon asks for; it takes what it gets. */
+export const DESCRIPTORS_WANTED = 1_048_576
