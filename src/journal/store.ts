@@ -1,0 +1,351 @@
+/**
+ * The journal on disk: an LMDB environment of frames. The one file that imports `lmdb`.
+ *
+ * Invariants: one writer at a time (the drain's worker, or a command under the volume's lock); a
+ * returned `append` is durable. Both follow from plain LMDB commits: `transactionSync` writes the
+ * pages, calls fdatasync and only then writes the meta page through an O_DSYNC descriptor, so the
+ * newest meta page always points to durable pages and an interrupted commit is simply not there.
+ * That is why `overlappingSync` is off: it trades exactly this for batches in flight.
+ *
+ * Neighbours: `capture/drain-worker.ts` appends, `verify.ts` and `prune.ts` read and trim.
+ */
+import { existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Database, open, type RootDatabase } from 'lmdb'
+import { errnoOf, HoldfastError } from '../lib/errors.js'
+import { JOURNAL_MAP_BYTES } from '../lib/limits.js'
+import { FrameView, formatUuid, JOURNAL_START, type JournalEnd } from '../record/frame.js'
+import { decodeMeta, encodeMeta, freshMeta, type JournalMeta } from './meta.js'
+
+const META_KEY = Buffer.from('state')
+/** Frames read under one read transaction: a long reader would stop the reuse of pages. */
+const FRAMES_PER_READ = 16
+/** LMDB says EIO for a short write; below this much free space it means a full file system. */
+const FULL_BYTES = 1024 * 1024
+
+/** A frame to append: key and value. The bytes are taken by address until `append` returns. */
+export interface FrameBytes {
+  readonly firstSeq: bigint
+  readonly bytes: Buffer
+}
+
+export interface JournalOptions {
+  /** Directory of the journal, e.g. `<state>/journal`. */
+  path: string
+  /** Volume the journal must belong to (16 bytes); without it, any. */
+  uuid?: Buffer | undefined
+  /** Create the journal when there is none; needs `uuid`. */
+  create?: boolean
+  /** For other processes than the one that runs the volume. */
+  readOnly?: boolean
+}
+
+export interface FrameRange {
+  /** First seq wanted; the frame that holds it comes whole. */
+  from?: bigint | undefined
+  /** Last seq wanted. */
+  to?: bigint | undefined
+  /** From the last frame to the first. */
+  reverse?: boolean
+}
+
+/** Sizes in bytes. */
+export interface JournalStat {
+  frames: number
+  /** Pages that hold frames. */
+  usedBytes: number
+  /** Pages of the file that are free for reuse: pruning makes them, the file never shrinks. */
+  freeBytes: number
+  fileBytes: number
+  firstSeq: bigint
+  lastSeq: bigint
+  /** Clock of the first and last frame, ns since the epoch; 0 when there is none. */
+  firstClock: bigint
+  lastClock: bigint
+}
+
+/** 8 bytes big-endian: LMDB's byte order of keys is the order of seqs. */
+export function seqKey(seq: bigint): Buffer {
+  const key = Buffer.alloc(8)
+  key.writeBigUInt64BE(seq)
+  return key
+}
+
+export class Journal {
+  readonly path: string
+  readonly readOnly: boolean
+  readonly #env: RootDatabase<Buffer, Buffer>
+  readonly #frames: Database<Buffer, Buffer>
+  readonly #metaDb: Database<Buffer, Buffer>
+  #closed = false
+
+  private constructor(path: string, readOnly: boolean, env: RootDatabase<Buffer, Buffer>) {
+    this.path = path
+    this.readOnly = readOnly
+    this.#env = env
+    const binary = { keyEncoding: 'binary', encoding: 'binary', cache: false } as const
+    this.#frames = env.openDB<Buffer, Buffer>({ name: 'frames', ...binary })
+    this.#metaDb = env.openDB<Buffer, Buffer>({ name: 'meta', ...binary })
+  }
+
+  /**
+   * Opens a journal. JOURNAL_MISSING, FOREIGN_JOURNAL (another volume's), UNKNOWN_FORMAT, or
+   * JOURNAL_UNREADABLE when LMDB refuses the file.
+   */
+  static open({ path, uuid, create = false, readOnly = false }: JournalOptions): Journal {
+    const present = existsSync(join(path, 'data.mdb'))
+    if (!present && (!create || readOnly || uuid === undefined)) {
+      throw new HoldfastError('JOURNAL_MISSING', `no journal at ${path}`, { op: 'journal.open' })
+    }
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    let journal: Journal
+    try {
+      journal = new Journal(path, readOnly, openEnvironment(path, readOnly))
+    } catch (cause) {
+      throw new HoldfastError('JOURNAL_UNREADABLE', `cannot read ${path}: ${text(cause)}`, {
+        op: 'journal.open',
+        cause,
+        hint: 'Run `holdfast journal verify` on a copy, or resync from a replica.',
+      })
+    }
+    try {
+      journal.#identify(path, uuid)
+    } catch (error) {
+      void journal.close()
+      throw error
+    }
+    return journal
+  }
+
+  #identify(path: string, uuid: Buffer | undefined): void {
+    if (this.#metaDb.get(META_KEY) === undefined) {
+      if (uuid === undefined || this.readOnly) {
+        const message = `${path} holds an LMDB environment that is no journal`
+        throw new HoldfastError('FOREIGN_JOURNAL', message, { op: 'journal.open' })
+      }
+      this.setMeta(freshMeta(uuid))
+    }
+    const found = this.meta().uuid
+    if (uuid !== undefined && !found.equals(uuid)) {
+      const message = `${path} is the journal of volume ${formatUuid(found)}, not of ${formatUuid(uuid)}`
+      throw new HoldfastError('FOREIGN_JOURNAL', message, {
+        op: 'journal.open',
+        hint: 'Give another state directory with --state, or move this journal away.',
+      })
+    }
+  }
+
+  meta(): JournalMeta {
+    const bytes = this.#metaDb.get(META_KEY)
+    if (bytes === undefined) throw new Error('the journal lost its meta record')
+    return decodeMeta(bytes)
+  }
+
+  /** Replaces the meta record, durably. */
+  setMeta(meta: JournalMeta): void {
+    this.#commit(() => {
+      this.#metaDb.put(META_KEY, encodeMeta(meta))
+    })
+  }
+
+  /** Changes part of the meta record, durably. */
+  updateMeta(change: Partial<JournalMeta>): JournalMeta {
+    const meta = { ...this.meta(), ...change }
+    this.setMeta(meta)
+    return meta
+  }
+
+  /**
+   * Appends frames in one transaction; when it returns they are durable. JOURNAL_FULL (nothing was
+   * stored, try again later) or JOURNAL_WRITE.
+   */
+  append(frames: readonly FrameBytes[]): void {
+    this.#commit(() => {
+      for (const { firstSeq, bytes } of frames) this.#frames.put(seqKey(firstSeq), bytes)
+    })
+  }
+
+  /** Where the journal ends: what the next frame must follow. */
+  end(): JournalEnd {
+    const last = this.lastFrame()
+    if (last !== undefined) return { lastSeq: last.lastSeq, chain: Buffer.from(last.chain) }
+    return this.meta().horizon ?? JOURNAL_START
+  }
+
+  firstFrame(): FrameView | undefined {
+    return this.#next(seqKey(0n), false)
+  }
+
+  lastFrame(): FrameView | undefined {
+    return this.#next(undefined, true)
+  }
+
+  /** The frame that holds `seq`, or the first one after it; undefined beyond the end. */
+  frameAt(seq: bigint): FrameView | undefined {
+    const before = this.#next(seqKey(seq), true)
+    if (before !== undefined && before.lastSeq >= seq) return before
+    return this.#next(seqKey(seq), false)
+  }
+
+  /**
+   * Frames in order. Read transactions are short, so that a slow consumer never stops the writer
+   * from reusing pages; frames pruned meanwhile are skipped.
+   */
+  *frames({ from = 0n, to, reverse = false }: FrameRange = {}): Generator<FrameView> {
+    let frame = reverse
+      ? this.#next(to === undefined ? undefined : seqKey(to), true)
+      : this.frameAt(from)
+    for (let read = 1; frame !== undefined; read += 1) {
+      if (reverse ? frame.lastSeq < from : to !== undefined && frame.firstSeq > to) return
+      const { firstSeq } = frame
+      yield frame
+      if (read % FRAMES_PER_READ === 0) this.refresh()
+      if (reverse && firstSeq === 0n) return
+      frame = reverse
+        ? this.#next(seqKey(firstSeq - 1n), true)
+        : this.#next(seqKey(firstSeq + 1n), false)
+    }
+  }
+
+  /** Raw values in key order, not even recognised as frames: for verification. */
+  *rawFrames(from = 0n): Generator<{ key: Buffer; bytes: Buffer }> {
+    let start = seqKey(from)
+    for (let read = 1; ; read += 1) {
+      const [entry] = [...this.#frames.getRange({ start, limit: 1 })]
+      if (entry === undefined) return
+      yield { key: Buffer.from(entry.key), bytes: entry.value }
+      if (read % FRAMES_PER_READ === 0) this.refresh()
+      start = Buffer.concat([entry.key, Buffer.of(0)])
+    }
+  }
+
+  /** Deletes frames by their first seq and records the new horizon, in one transaction. */
+  removeFrames(firstSeqs: readonly bigint[], horizon: JournalEnd): void {
+    const meta = { ...this.meta(), horizon }
+    this.#commit(() => {
+      for (const seq of firstSeqs) this.#frames.remove(seqKey(seq))
+      this.#metaDb.put(META_KEY, encodeMeta(meta))
+    })
+  }
+
+  stat(): JournalStat {
+    this.refresh()
+    const pages = this.#frames.getStats() as PageStats
+    const root = this.#env.getStats() as PageStats & { free?: PageStats }
+    const used = pageCount(pages) * pages.pageSize
+    const fileBytes = statSync(join(this.path, 'data.mdb')).size
+    const overhead = (pageCount(root) + 2) * pages.pageSize
+    const first = this.firstFrame()
+    const last = this.lastFrame()
+    return {
+      frames: pages.entryCount,
+      usedBytes: used,
+      freeBytes: Math.max(0, fileBytes - used - overhead),
+      fileBytes,
+      firstSeq: first?.firstSeq ?? 0n,
+      lastSeq: last?.lastSeq ?? this.end().lastSeq,
+      firstClock: first?.clock ?? 0n,
+      lastClock: last?.clock ?? 0n,
+    }
+  }
+
+  /** Bytes of the pages that hold frames. */
+  usedBytes(): number {
+    const pages = this.#frames.getStats() as PageStats
+    return pageCount(pages) * pages.pageSize
+  }
+
+  /** Ends the current read transaction: later reads see what other processes committed. */
+  refresh(): void {
+    this.#env.resetReadTxn()
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#env.close()
+  }
+
+  #next(bound: Buffer | undefined, reverse: boolean): FrameView | undefined {
+    const start = bound ?? (reverse ? seqKey(0xffff_ffff_ffff_ffffn) : seqKey(0n))
+    const [entry] = [...this.#frames.getRange({ start, reverse, limit: 1 })]
+    return entry === undefined ? undefined : new FrameView(entry.value)
+  }
+
+  /** One durable transaction. The callback returns nothing: a returned promise would defer it. */
+  #commit(write: () => void): void {
+    try {
+      this.#env.transactionSync(() => {
+        write()
+      })
+    } catch (cause) {
+      throw this.#writeError(cause)
+    }
+  }
+
+  #writeError(cause: unknown): HoldfastError {
+    const full = errnoOf(cause) === 'ENOSPC' || numericCode(cause) === 28 || this.#isFull()
+    const op = 'journal.append'
+    if (full) {
+      return new HoldfastError('JOURNAL_FULL', `no space for the journal at ${this.path}`, {
+        op,
+        cause,
+        hint: 'Free space there, or shorten retention: holdfast journal prune.',
+      })
+    }
+    const message = `cannot write the journal at ${this.path}: ${text(cause)}`
+    return new HoldfastError('JOURNAL_WRITE', message, { op, cause })
+  }
+
+  /** LMDB reports a short write as EIO: the file system tells whether it is full. */
+  #isFull(): boolean {
+    try {
+      const { bavail, bsize } = statfsSync(this.path)
+      return bavail * bsize < FULL_BYTES
+    } catch {
+      return false
+    }
+  }
+}
+
+interface PageStats {
+  pageSize: number
+  treeBranchPageCount: number
+  treeLeafPageCount: number
+  overflowPages: number
+  entryCount: number
+}
+
+function pageCount(stats: PageStats): number {
+  return stats.treeBranchPageCount + stats.treeLeafPageCount + stats.overflowPages
+}
+
+function openEnvironment(path: string, readOnly: boolean): RootDatabase<Buffer, Buffer> {
+  const options = {
+    path,
+    readOnly,
+    // Without this a directory with a dot in its name is taken for a file.
+    noSubdir: false,
+    maxDbs: 8,
+    mapSize: JOURNAL_MAP_BYTES,
+    overlappingSync: false,
+    noReadAhead: true,
+    noMemInit: true,
+    keyEncoding: 'binary',
+    encoding: 'binary',
+    cache: false,
+    compression: false,
+  } as const
+  return open<Buffer, Buffer>(options)
+}
+
+function numericCode(error: unknown): number | undefined {
+  if (typeof error === 'object' && error !== null && 'code' in error) {
+    return typeof error.code === 'number' ? error.code : undefined
+  }
+  return undefined
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

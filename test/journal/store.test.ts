@@ -1,0 +1,126 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { Journal } from '../../src/journal/store.js'
+import { verifyJournal } from '../../src/journal/verify.js'
+import { HoldfastError } from '../../src/lib/errors.js'
+import { makeFrames, UUID } from './frames.js'
+
+function code(run: () => unknown): string {
+  try {
+    run()
+  } catch (error) {
+    return error instanceof HoldfastError ? error.code : String(error)
+  }
+  return 'none'
+}
+
+t.test('journal: what was appended is read back, from any place and both ways', async (t) => {
+  const journal = Journal.open({ path: t.testdir(), uuid: UUID, create: true })
+  t.teardown(() => journal.close())
+  t.same(journal.end(), { lastSeq: 0n, chain: Buffer.alloc(8) })
+  const frames = makeFrames({ count: 50 })
+  journal.append(frames.slice(0, 20))
+  journal.append(frames.slice(20))
+  t.equal(journal.end().lastSeq, 150n)
+  t.same(journal.end().chain, frames.at(-1)?.view.chain)
+  const seqs = (range: Parameters<Journal['frames']>[0]) =>
+    [...journal.frames(range)].map(({ firstSeq }) => Number(firstSeq))
+  t.equal(seqs({}).length, 50)
+  t.same(seqs({ from: 5n, to: 11n }), [4, 7, 10])
+  t.same(seqs({ from: 148n }), [148])
+  t.same(seqs({ from: 151n }), [])
+  t.same(seqs({ reverse: true, to: 9n }), [7, 4, 1])
+  t.same(seqs({ reverse: true, from: 146n }), [148, 145])
+  t.equal(journal.frameAt(6n)?.firstSeq, 4n)
+  t.equal(journal.frameAt(0n)?.firstSeq, 1n)
+  t.equal(journal.frameAt(151n), undefined)
+  const { frames: count, firstSeq, lastSeq, usedBytes } = journal.stat()
+  t.same({ count, firstSeq, lastSeq }, { count: 50, firstSeq: 1n, lastSeq: 150n })
+  t.ok(usedBytes > 0)
+})
+
+t.test('journal: frames as large as they may be', async (t) => {
+  const journal = Journal.open({ path: t.testdir(), uuid: UUID, create: true })
+  t.teardown(() => journal.close())
+  const [frame] = makeFrames({ count: 1, recordsPerFrame: 3, payloadBytes: 1 << 20 })
+  if (frame === undefined) throw new Error('no frame')
+  journal.append([frame])
+  t.ok(journal.lastFrame()?.bytes.equals(frame.bytes))
+})
+
+t.test('journal: refuses the journal of another volume and what is none', async (t) => {
+  const path = t.testdir()
+  t.equal(
+    code(() => Journal.open({ path, uuid: UUID })),
+    'JOURNAL_MISSING',
+  )
+  t.equal(
+    code(() => Journal.open({ path, readOnly: true })),
+    'JOURNAL_MISSING',
+  )
+  await Journal.open({ path, uuid: UUID, create: true }).close()
+  t.equal(
+    code(() => Journal.open({ path, uuid: Buffer.alloc(16, 9) })),
+    'FOREIGN_JOURNAL',
+  )
+})
+
+t.test('journal: its state survives', async (t) => {
+  const path = t.testdir()
+  const journal = Journal.open({ path, uuid: UUID, create: true })
+  journal.updateMeta({
+    clean: false,
+    checkpoint: { seq: 5n, timeNs: 1_700_000_000_123_456_789n },
+    recapture: { reason: 'power loss', sinceNs: 1n, afterSeq: 5n },
+  })
+  await journal.close()
+  const again = Journal.open({ path, uuid: UUID })
+  t.teardown(() => again.close())
+  t.match(again.meta(), {
+    clean: false,
+    checkpoint: { seq: 5n, timeNs: 1_700_000_000_123_456_789n },
+    recapture: { reason: 'power loss', sinceNs: 1n, afterSeq: 5n },
+    horizon: null,
+  })
+})
+
+t.test('journal: another process reads while this one writes', async (t) => {
+  const path = t.testdir()
+  const journal = Journal.open({ path, uuid: UUID, create: true })
+  const reader = Journal.open({ path, readOnly: true })
+  const frames = makeFrames({ count: 4 })
+  journal.append(frames.slice(0, 2))
+  reader.refresh()
+  t.equal(reader.end().lastSeq, 6n)
+  journal.append(frames.slice(2))
+  reader.refresh()
+  t.equal(reader.end().lastSeq, 12n)
+  const report = await verifyJournal({ path })
+  t.match(report, { frames: 4, records: 12, lastSeq: '12', problemCount: 0 })
+  await reader.close()
+  await journal.close()
+})
+
+t.test('journal: what append returned for is there after SIGKILL', async (t) => {
+  const script = fileURLToPath(new URL('./append-forever.js', import.meta.url))
+  for (let round = 0; round < 5; round += 1) {
+    const path = t.testdir()
+    const child = spawn(process.execPath, [script, path], { stdio: ['ignore', 'pipe', 'inherit'] })
+    let said = 0n
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      const lines = text.trim().split('\n')
+      said = BigInt(lines.at(-1) ?? 0)
+      if (said > 30n + BigInt(round * 17)) child.kill('SIGKILL')
+    })
+    await once(child, 'close')
+    const report = await verifyJournal({ path })
+    t.equal(report.problemCount, 0)
+    t.ok(BigInt(report.lastSeq) >= said, `journal has ${report.lastSeq}, append said ${said}`)
+    const journal = Journal.open({ path, uuid: UUID })
+    journal.append(makeFrames({ count: 3, after: journal.end() }))
+    await journal.close()
+    t.equal((await verifyJournal({ path })).problemCount, 0)
+  }
+})
