@@ -26,6 +26,8 @@ Measures holdfast against native XFS and other FUSE file systems in one run. Nee
   --targets LIST     comma-separated (default ${DEFAULT_TARGETS.join(',')};
                      also passthrough_ll, passthrough_ll-wb, passthrough_hp-noxattr,
                      mergerfs-nosys)
+  --extra NAME=CMD   one more peer: a command with {dir} and {mnt} that stays in the foreground
+                     (repeatable; measured in addition to --targets)
   --rounds N         rounds; the table shows medians (default 3)
   --seconds S        timed seconds per workload, target and round (default 1)
   --awake            keep the CPUs from halting, with idle-priority spinners (see BENCHMARKS.md)
@@ -43,6 +45,7 @@ function options() {
       quick: { type: 'boolean', default: false },
       only: { type: 'string' },
       targets: { type: 'string', default: DEFAULT_TARGETS.join(',') },
+      extra: { type: 'string', multiple: true, default: [] },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       awake: { type: 'boolean', default: false },
@@ -187,8 +190,10 @@ async function bench(opts) {
     cache: path.join(HERE, 'workload/target/peers'),
     stateDir: opts.state ? path.resolve(opts.state) : path.join(root, 'state'),
     holdfast: opts.holdfast,
+    extra: opts.extra,
   }
-  const wanted = opts.targets.split(',')
+  const extraNames = opts.extra.map((text) => text.split('=')[0])
+  const wanted = [...opts.targets.split(','), ...extraNames]
   const known = allTargets(setting)
   const unknown = wanted.find((name) => !known.some((target) => target.name === name))
   if (unknown !== undefined) throw new Error(`unknown target ${unknown}`)

@@ -27,6 +27,7 @@ import { defer, run, sleep, startServer } from './proc.mjs'
  * @property {string} project the project's directory
  * @property {string} stateDir the journal's directory for holdfast
  * @property {string} holdfast command of holdfast
+ * @property {string[]} extra further peers, `name=command {dir} {mnt}`
  */
 
 const MOUNT_WAIT_MS = 15_000
@@ -219,7 +220,26 @@ export function allTargets(setting) {
       },
       mergerfs(',xattr=nosys'),
     ),
+    ...setting.extra.map((text) => extraTarget(setting, text)),
   ]
+}
+
+/**
+ * A peer given on the command line: `name=command`, with {dir} and {mnt} in it, in the foreground.
+ * @param {Setting} setting
+ * @param {string} text
+ * @returns {Target}
+ */
+function extraTarget(setting, text) {
+  const at = text.indexOf('=')
+  if (at < 1) throw new Error(`--extra needs name=command, not ${text}`)
+  const words = text.slice(at + 1).split(/\s+/)
+  return served(
+    setting,
+    { name: text.slice(0, at), note: 'given with --extra', role: 'peer' },
+    async (dir, mountpoint) =>
+      words.map((word) => word.replace('{dir}', dir).replace('{mnt}', mountpoint)),
+  )
 }
 
 /** Measured unless --targets says otherwise. */
