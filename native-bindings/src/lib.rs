@@ -5,5 +5,9 @@
 //! `capture` (ring, gate) → `record` (frames) → JavaScript journals them → `replay`.
 //! `binding` is the only part that knows JavaScript.
 
+mod binding;
 pub mod capture;
+pub mod interceptor;
 pub mod record;
+pub mod scan;
+pub mod transport;

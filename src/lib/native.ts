@@ -16,7 +16,7 @@ export interface Frame {
   readonly firstSeq: bigint
   /** seq of the last record in the frame */
   readonly lastSeq: bigint
-  /** The frame, header and body, exactly as it is journaled and shipped. Valid until `journaled()`. */
+  /** The frame, header and body, exactly as it is journaled and shipped. Valid until the next `takeFrames()`. */
   readonly bytes: Buffer
 }
 
@@ -148,7 +148,8 @@ export interface Native {
   mountVolume(handle: number): void
   /**
    * Waits up to `waitMs` for records, or until `maxBytes` of them or an fsync waits, and returns
-   * them as frames in seq order. Blocks the calling thread: for the drain's worker only.
+   * them as frames in seq order. Blocks the calling thread: for the drain's worker only. The frames'
+   * bytes stay valid until the next call.
    */
   takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult
   /** All frames up to `seq` are durable in the journal: trims the ring, wakes waiting fsyncs. */
@@ -191,12 +192,43 @@ let loaded: Native | undefined
 /** Loaded at first use: reading a journal or `--help` needs no data plane. */
 function load(): Native {
   if (loaded === undefined) {
-    const require = createRequire(import.meta.url)
-    loaded = require(MODULE_PATH) as Native
+    /** What the module itself offers: frames as places in the ring's memory instead of buffers. */
+interface Raw extends Omit<Native, 'takeFrames'> {
+  ringBuffer(handle: number): Buffer
+  takeSpans(
+    handle: number,
+    maxBytes: number,
+    waitMs: number,
+  ): {
+    frames: { firstSeq: bigint; lastSeq: bigint; offset: number; length: number }[]
+    flushWanted: boolean
+    stopped: boolean
   }
-  return loaded
 }
 
-export const native: Native = new Proxy({} as Native, {
-  get: (_target, name) => load()[name as keyof Native],
-})
+const require = createRequire(import.meta.url)
+const raw = require(process.env.HOLDFAST_NATIVE ?? '../../../native-bindings/holdfast.node') as Raw
+
+/** The ring's memory, asked for once per thread and volume. */
+const rings = new Map<number, Buffer>()
+
+function takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult {
+  const { frames, flushWanted, stopped } = raw.takeSpans(handle, maxBytes, waitMs)
+  let ring = rings.get(handle)
+  if (ring === undefined) {
+    ring = raw.ringBuffer(handle)
+    rings.set(handle, ring)
+  }
+  const memory = ring
+  return {
+    frames: frames.map(({ firstSeq, lastSeq, offset, length }) => ({
+      firstSeq,
+      lastSeq,
+      bytes: memory.subarray(offset, offset + length),
+    })),
+    flushWanted,
+    stopped,
+  }
+}
+
+export const native: Native = { ...raw, takeFrames }

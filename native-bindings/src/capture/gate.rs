@@ -103,6 +103,11 @@ impl Gate {
         since.filter(|_| in_time).map(|t| t.elapsed())
     }
 
+    /// Closed just now; a mutation would have to wait.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     pub fn is_held(&self) -> bool {
         let s = self.state.lock();
         self.closed.load(Ordering::SeqCst) && s.deadline.is_some_and(|d| Instant::now() < d)

@@ -35,6 +35,8 @@ pub(super) const EMPTY: u32 = 0;
 pub(super) const INTENT: u32 = 1;
 pub(super) const PUBLISHED: u32 = 2;
 pub(super) const VOID: u32 = 3;
+/// Prepared, its operation has not begun.
+pub(super) const RESERVED: u32 = 4;
 
 /// Index entry of a seq that was handed out but never published (the process died in between).
 pub(super) const HOLE: u64 = u64::MAX;

@@ -2,7 +2,8 @@
 
 use super::limits::CHUNK_BYTES;
 use super::ring::{
-    Ring, SlotHeader, CHUNK_HEADER, EMPTY, INTENT, PUBLISHED, RECORD_AT, SLOT_BYTES_MAX, VOID,
+    Ring, SlotHeader, CHUNK_HEADER, EMPTY, INTENT, PUBLISHED, RECORD_AT, RESERVED, SLOT_BYTES_MAX,
+    VOID,
 };
 use crate::record::{RECORD_BYTES_MAX, RECORD_HEADER};
 use std::sync::atomic::Ordering;
@@ -97,7 +98,8 @@ impl SlotWriter {
         taken.is_some()
     }
 
-    /// Reserves a slot for a record of at most `record_max` bytes and writes the intent.
+    /// Reserves a slot for a record of at most `record_max` bytes and prepares the intent; `arm` makes it
+    /// one.
     ///
     /// `fill` writes the record as far as it is known. Returns `None` when the ring stayed full for
     /// `wait`. A payload that was read to `peek()` is in place if no other slot was reserved since.
@@ -127,10 +129,17 @@ impl SlotWriter {
             (*head).handles = handles;
             let next = slot.add(len).cast::<SlotHeader>();
             (*next).state.store(EMPTY, Ordering::Relaxed);
-            (*head).state.store(INTENT, Ordering::Release);
+            (*head).state.store(RESERVED, Ordering::Release);
             self.at += len;
             Some(Reserved { slot, chunk, len })
         }
+    }
+
+    /// The real operation comes next: what was reserved may have happened from now on.
+    pub fn arm(&self, reserved: &Reserved) {
+        // SAFETY: the slot is ours until it is published.
+        let head = unsafe { &*reserved.slot.cast::<SlotHeader>() };
+        head.state.store(INTENT, Ordering::Release);
     }
 
     /// The operation failed: leaves nothing.

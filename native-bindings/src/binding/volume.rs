@@ -1,0 +1,398 @@
+//! Opening, mounting, holding and closing volumes.
+
+use super::error::{fail, system, JsError};
+use super::registry::{self, Open};
+use crate::capture::ring::Found;
+use crate::capture::{Ring, RingIdentity, SlotWriter};
+use crate::interceptor::errno::Errno;
+use crate::interceptor::volume::own_header;
+use crate::interceptor::{Volume, VolumeOptions, Worker};
+use crate::record::{Encoder, Oid, Op, RECORD_HEADER};
+use crate::scan::{recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions};
+use crate::transport::device::{negotiate, Session};
+use crate::transport::mount::{attach, clone_tree, detach, open_device, tune};
+use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
+use napi_derive::napi;
+use std::ffi::CString;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[napi(object)]
+pub struct OpenVolumeOptions {
+    pub uuid: Buffer,
+    pub name: String,
+    pub backing: Buffer,
+    pub mountpoint: Buffer,
+    pub ring_path: String,
+    pub ring_bytes: f64,
+    pub epoch: u32,
+    pub last_seq: BigInt,
+    pub last_chain: Buffer,
+    pub last_clock: BigInt,
+    pub writeback: bool,
+    pub workers: u32,
+    pub ring_wait_ms: u32,
+    pub exclusive: bool,
+}
+
+#[napi(object)]
+pub struct OpenVolumeResult {
+    pub handle: u32,
+    pub ring: String,
+    pub pending_records: f64,
+    pub intents: u32,
+}
+
+fn path(bytes: &Buffer, what: &str) -> Result<CString, JsError> {
+    CString::new(bytes.as_ref()).map_err(|_| fail("EINVAL", format!("{what} has a zero byte")))
+}
+
+fn exact<const N: usize>(bytes: &Buffer, what: &str) -> Result<[u8; N], JsError> {
+    bytes
+        .as_ref()
+        .try_into()
+        .map_err(|_| fail("EINVAL", format!("{what} must be {N} bytes")))
+}
+
+fn u64_of(n: &BigInt) -> u64 {
+    n.get_u64().1
+}
+
+#[napi]
+pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsError> {
+    let uuid = exact::<16>(&options.uuid, "uuid")?;
+    let chain = exact::<8>(&options.last_chain, "lastChain")?;
+    let backing = path(&options.backing, "backing")?;
+    let mountpoint = path(&options.mountpoint, "mountpoint")?;
+    let last = u64_of(&options.last_seq);
+
+    let (tree, root) =
+        clone_tree(&backing).map_err(|e| system("opening the backing directory", e))?;
+    let ring_path = std::path::Path::new(&options.ring_path);
+    let (ring, found) = Ring::open(
+        ring_path,
+        options.ring_bytes as usize,
+        &RingIdentity { uuid },
+    )
+    .map_err(|e| match e.kind() {
+        std::io::ErrorKind::InvalidData => {
+            fail("RING_FOREIGN", format!("{}: {e}", options.ring_path))
+        }
+        _ => system(
+            &format!("opening the capture ring {}", options.ring_path),
+            e,
+        ),
+    })?;
+    ring.start_drain(
+        uuid,
+        options.epoch,
+        last,
+        chain,
+        u64_of(&options.last_clock),
+    );
+    let recovered = match found {
+        Found::Created => Default::default(),
+        Found::Clean | Found::ToRecover => ring.recover(last),
+    };
+    let ring = Arc::new(ring);
+    let volume = Volume::open(
+        tree,
+        root,
+        ring.clone(),
+        VolumeOptions {
+            exclusive: options.exclusive,
+            writeback: options.writeback,
+            ring_wait: Duration::from_millis(u64::from(options.ring_wait_ms)),
+        },
+    )
+    .map_err(|e| match e {
+        Errno(libc::EOPNOTSUPP | libc::EOVERFLOW) => fail(
+            "NO_FILE_HANDLES",
+            "the file system of the backing directory has no usable file handles",
+        ),
+        e => system("opening the backing directory", e),
+    })?;
+    let volume = Arc::new(volume);
+    let intents = recovered.intents.len() as u32;
+    let mut background = Vec::new();
+    if intents > 0 {
+        // In a thread: a full ring needs the drain, which starts after this function.
+        let volume = volume.clone();
+        volume.scan.running.store(true, Ordering::Release);
+        background.push(std::thread::spawn(move || {
+            let result = Worker::new(volume.ring.clone())
+                .and_then(|mut w| recover_intents(&volume, &mut w, &recovered.intents));
+            if result.is_err() {
+                volume.scan.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            volume.scan.running.store(false, Ordering::Release);
+        }));
+    }
+    let handle = registry::add(Open {
+        volume,
+        name: options.name,
+        mountpoint,
+        workers: options.workers as usize,
+        session: Default::default(),
+        background: background.into(),
+        stopped: AtomicBool::new(false),
+    });
+    Ok(OpenVolumeResult {
+        handle,
+        ring: match found {
+            Found::Created => "created",
+            Found::Clean => "clean",
+            Found::ToRecover => "recovered",
+        }
+        .to_owned(),
+        pending_records: recovered.pending as f64,
+        intents,
+    })
+}
+
+/// Mount flags that the volume takes over from the mount of its backing directory.
+fn inherited_flags(fd: i32) -> libc::c_ulong {
+    // SAFETY: all zero is a valid buffer; the descriptor is open.
+    let st = unsafe {
+        let mut st: libc::statvfs = std::mem::zeroed();
+        libc::fstatvfs(fd, &mut st);
+        st
+    };
+    let pairs = [
+        (libc::ST_RDONLY, libc::MS_RDONLY),
+        (libc::ST_NOSUID, libc::MS_NOSUID),
+        (libc::ST_NODEV, libc::MS_NODEV),
+        (libc::ST_NOEXEC, libc::MS_NOEXEC),
+    ];
+    pairs
+        .into_iter()
+        .filter(|(st_flag, _)| st.f_flag & st_flag != 0)
+        .fold(0, |f, (_, ms)| f | ms)
+}
+
+/// Device number of the newest mount at a mountpoint, from /proc/self/mountinfo (never by stat: the
+/// daemon does not touch its own mount).
+fn mounted_device(mountpoint: &CString) -> Option<(u32, u32)> {
+    let text = std::fs::read("/proc/self/mountinfo").ok()?;
+    let escaped: Vec<u8> = mountpoint
+        .as_bytes()
+        .iter()
+        .flat_map(|b| match b {
+            b' ' | b'\t' | b'\n' | b'\\' => format!("\\{b:03o}").into_bytes(),
+            b => vec![*b],
+        })
+        .collect();
+    let line = text
+        .split(|b| *b == b'\n')
+        .rev()
+        .find(|line| line.split(|b| *b == b' ').nth(4) == Some(&escaped))?;
+    let dev = std::str::from_utf8(line.split(|b| *b == b' ').nth(2)?).ok()?;
+    let (major, minor) = dev.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[napi]
+pub fn mount_volume(handle: u32) -> Result<(), JsError> {
+    let open = registry::get(handle)?;
+    let v = &open.volume;
+    let device = open_device().map_err(|e| system("opening /dev/fuse", e))?;
+    let root = v
+        .stat(&v.root)
+        .map_err(|e| system("reading the backing directory", e))?;
+    let source = format!("holdfast:{}", open.name);
+    let flags = inherited_flags(v.mount_fd());
+    attach(
+        &device,
+        &open.mountpoint,
+        &source,
+        u32::from(root.stx_mode),
+        flags,
+    )
+    .map_err(|e| system("mounting", e))?;
+    let started = (|| -> Result<_, Errno> {
+        negotiate(&device, v.options.writeback, v.options.exclusive, false)?;
+        let session = Session::new(v.clone(), device, open.workers);
+        session.start()?;
+        Ok(session)
+    })();
+    match started {
+        Ok(session) => *open.session.lock() = Some(session),
+        Err(e) => {
+            let _ = detach(&open.mountpoint, true);
+            return Err(system("starting the FUSE connection", e));
+        }
+    }
+    if let Some((major, minor)) = mounted_device(&open.mountpoint) {
+        tune(major, minor);
+    }
+    Ok(())
+}
+
+#[napi]
+pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
+    let open = registry::get(handle)?;
+    let session = open.session.lock().clone();
+    open.volume.gate.release();
+    if session.is_some() {
+        match detach(&open.mountpoint, force) {
+            Ok(()) => {}
+            // Somebody else unmounted it already.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(e) => return Err(system("unmounting", e)),
+        }
+    }
+    open.volume.scan.stop.store(true, Ordering::Relaxed);
+    if let Some(session) = session {
+        session.join();
+    }
+    for thread in std::mem::take(&mut *open.background.lock()) {
+        let _ = thread.join();
+    }
+    while open.volume.scan.running.load(Ordering::Acquire) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    *open.session.lock() = None;
+    open.stopped.store(true, Ordering::Release);
+    open.volume.ring.stop_drain();
+    Ok(())
+}
+
+#[napi]
+pub fn close_volume(handle: u32) -> Result<(), JsError> {
+    let open = registry::get(handle)?;
+    let ring = &open.volume.ring;
+    if ring.journaled_seq() >= ring.captured_seq() {
+        ring.remove();
+    }
+    registry::remove(handle);
+    Ok(())
+}
+
+#[napi]
+pub fn sync_backing(handle: u32) -> Result<(), JsError> {
+    let open = registry::get(handle)?;
+    open.volume
+        .sync_backing()
+        .map_err(|e| system("syncing the backing file system", e))
+}
+
+fn monotonic_ns() -> u64 {
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: ts is a valid out-pointer.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+#[napi(object)]
+pub struct HoldResult {
+    pub start_ns: BigInt,
+    pub seq: BigInt,
+}
+
+#[napi]
+pub fn hold(handle: u32, max_ms: u32) -> Result<HoldResult, JsError> {
+    let open = registry::get(handle)?;
+    if !open
+        .volume
+        .gate
+        .hold(Duration::from_millis(u64::from(max_ms)))
+    {
+        return Err(fail(
+            "HOLD_TIMEOUT",
+            format!("I/O did not come to rest within {max_ms} ms"),
+        ));
+    }
+    let seq = open.volume.ring.captured_seq();
+    Ok(HoldResult {
+        start_ns: monotonic_ns().into(),
+        seq: seq.into(),
+    })
+}
+
+#[napi]
+pub fn release(handle: u32) -> Result<BigInt, JsError> {
+    let open = registry::get(handle)?;
+    match open.volume.gate.release() {
+        Some(held) => Ok((held.as_nanos() as u64).into()),
+        None => Err(fail(
+            "HOLD_EXPIRED",
+            "the watchdog had released I/O already",
+        )),
+    }
+}
+
+#[napi]
+pub fn marker(handle: u32, name: String) -> Result<BigInt, JsError> {
+    let open = registry::get(handle)?;
+    let v = &open.volume;
+    if name.len() > 1024 {
+        return Err(fail("EINVAL", "a marker's name is at most 1024 bytes"));
+    }
+    let header = own_header(Op::Marker, Oid::NONE);
+    let mut writer = SlotWriter::new(v.ring.clone());
+    let seq = writer.append(
+        RECORD_HEADER + 16 + name.len(),
+        v.options.ring_wait,
+        |buf| {
+            let mut e = Encoder::new(buf, &header);
+            e.name(name.as_bytes());
+            e.finish()
+        },
+    );
+    // A reader may start here: everything is bound anew.
+    v.rebind_all();
+    Ok(seq
+        .ok_or_else(|| fail("ENOSPC", "the capture ring is full"))?
+        .into())
+}
+
+#[napi(object)]
+pub struct JsScanOptions {
+    pub changed_since_ns: BigInt,
+    pub objects: BigUint64Array,
+}
+
+#[napi]
+pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
+    let open = registry::get(handle)?;
+    let pairs = options.objects.chunks_exact(2);
+    let objects = pairs
+        .map(|p| Oid {
+            ino: p[0],
+            gen: p[1],
+        })
+        .collect();
+    let changed_since_ns = u64_of(&options.changed_since_ns);
+    scan(
+        &open.volume,
+        ScanOptions {
+            changed_since_ns,
+            objects,
+        },
+    )
+    .map_err(|e| system("starting the re-capture", e))
+}
+
+#[napi]
+pub fn recapture_paths(handle: u32, paths: Vec<Buffer>) -> Result<u32, JsError> {
+    let open = registry::get(handle)?;
+    let Some(session) = open.session.lock().clone() else {
+        return Err(fail("NOT_MOUNTED", "the volume is not mounted"));
+    };
+    let paths: Vec<&[u8]> = paths.iter().map(AsRef::as_ref).collect();
+    // A capturing thread takes on an identity of its own; this one must not.
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let mut w = Worker::new(open.volume.ring.clone())?;
+            recapture(&open.volume, &mut w, session.device.as_raw_fd(), &paths)
+        })
+        .join()
+        .unwrap_or(Err(Errno(libc::EIO)))
+    })
+    .map_err(|e| system("capturing changes made behind the mount", e))
+}

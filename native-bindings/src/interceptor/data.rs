@@ -1,0 +1,317 @@
+//! File data: READ, WRITE, FALLOCATE, COPY_FILE_RANGE, LSEEK.
+
+use super::attr::{mtime, stat_fd};
+use super::errno::{check, check_len, Errno, Res};
+use super::table::{raw, Access, EffectLocks, Inode};
+use super::volume::{Volume, Worker};
+use crate::record::{Encoder, Header, Op, Time, FLAG_KILLPRIV, FLAG_MAPPED, RECORD_HEADER};
+use crate::transport::abi::{
+    CopyFileRangeIn, FallocateIn, LseekIn, LseekOut, ReadIn, WriteIn, WriteOut, WRITE_CACHE,
+    WRITE_KILL_SUIDGID,
+};
+use crate::transport::device::IO_BYTES_MAX;
+use crate::transport::reply::Reply;
+use crate::transport::request::Request;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Most bytes that one COPY_FILE_RANGE request copies; the application gets a short count and goes on.
+const COPY_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes in front of a write's payload: record header and offset.
+pub const WRITE_PAYLOAD_AT: usize = RECORD_HEADER + 8;
+
+fn encode_write(buf: &mut [u8], header: &Header, offset: u64, len: usize) -> usize {
+    let mut e = Encoder::new(buf, header);
+    e.u64(offset).payload_in_place(len);
+    e.finish()
+}
+
+/// Writes all of `bytes`, or as much as there is room for; fails only when nothing was written.
+fn pwrite_all(fd: i32, bytes: &[u8], offset: u64) -> Res<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &bytes[done..];
+        // SAFETY: valid buffer of that length.
+        let n = check_len(unsafe {
+            libc::pwrite(
+                fd,
+                rest.as_ptr().cast(),
+                rest.len(),
+                (offset as usize + done) as i64,
+            )
+        });
+        match n {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(Errno(libc::EINTR)) => {}
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+impl Volume {
+    pub(super) fn op_read(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
+        let arg: ReadIn = r.arg()?;
+        let inode = self.inode(r.header.nodeid);
+        let fd = self.table.descriptor(&inode, Access::Read)?;
+        w.out.fill((arg.size as usize).min(IO_BYTES_MAX), |buf| {
+            let mut done = 0;
+            while done < buf.len() {
+                let rest = &mut buf[done..];
+                // SAFETY: valid buffer of that length.
+                let n = check_len(unsafe {
+                    let at = (arg.offset as usize + done) as i64;
+                    libc::pread(raw(&fd), rest.as_mut_ptr().cast(), rest.len(), at)
+                })?;
+                if n == 0 {
+                    break;
+                }
+                done += n;
+            }
+            Ok::<usize, Errno>(done)
+        })?;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn op_write(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
+        let arg: WriteIn = r.arg()?;
+        let bytes = r.rest;
+        let inode = self.inode(r.header.nodeid);
+        let fd = self.table.descriptor(&inode, Access::Write)?;
+        let mapped = arg.write_flags & WRITE_CACHE != 0;
+        let kill = arg.write_flags & WRITE_KILL_SUIDGID != 0;
+        let mut header = w.header(&r.header, Op::Write, inode.oid);
+        header.flags = if kill { FLAG_KILLPRIV } else { 0 } | if mapped { FLAG_MAPPED } else { 0 };
+        // A writepage is never held: that would block the next store to the page.
+        let _inside = (!mapped).then(|| self.gate.enter());
+        if mapped {
+            w.creds.own();
+        } else {
+            w.creds.assume(r.header.uid, r.header.gid, kill);
+        }
+        let n = if inode.is_gone() {
+            pwrite_all(raw(&fd), bytes, arg.offset)?
+        } else {
+            self.captured_write(w, r, &arg, header, &inode, &fd)?
+        };
+        if arg.flags as i32 & libc::O_DSYNC != 0 && !mapped {
+            let all = arg.flags as i32 & libc::O_SYNC == libc::O_SYNC;
+            self.make_durable(&inode, &fd, !all)?;
+        }
+        w.out.push(&WriteOut {
+            size: n as u32,
+            padding: 0,
+        });
+        Ok(Reply::Done)
+    }
+
+    fn captured_write(
+        &self,
+        w: &mut Worker,
+        r: &Request,
+        arg: &WriteIn,
+        header: Header,
+        inode: &Arc<Inode>,
+        fd: &Arc<OwnedFd>,
+    ) -> Res<usize> {
+        let bytes = r.rest;
+        let objects = [Some(inode), None];
+        let slot = self.reserve(w, WRITE_PAYLOAD_AT + bytes.len() + 8, objects, |buf| {
+            if !r.in_place {
+                buf[WRITE_PAYLOAD_AT..WRITE_PAYLOAD_AT + bytes.len()].copy_from_slice(bytes);
+            }
+            encode_write(buf, &header, arg.offset, bytes.len())
+        })?;
+        let locks = EffectLocks::new([Some(inode), None, None, None]);
+        let n = match pwrite_all(raw(fd), bytes, arg.offset) {
+            Ok(n) => n,
+            Err(e) => {
+                w.writer.abort(slot);
+                return Err(e);
+            }
+        };
+        let st = stat_fd(raw(fd))?;
+        self.bind(w, inode);
+        let done = Header {
+            time: mtime(&st),
+            mode: u32::from(st.stx_mode),
+            ..header
+        };
+        self.publish(w, slot, |buf| encode_write(buf, &done, arg.offset, n));
+        drop(locks);
+        self.saw(inode, &st);
+        Ok(n)
+    }
+
+    pub(super) fn op_fallocate(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
+        let arg: FallocateIn = r.arg()?;
+        let inode = self.inode(r.header.nodeid);
+        let fd = self.table.descriptor(&inode, Access::Write)?;
+        let header = w.header(&r.header, Op::Fallocate, inode.oid);
+        let encode = |buf: &mut [u8], time: Time, mode: u32, size: u64| {
+            let mut e = Encoder::new(
+                buf,
+                &Header {
+                    time,
+                    mode,
+                    ..header
+                },
+            );
+            e.u32(arg.mode).u64(arg.offset).u64(arg.length).u64(size);
+            e.finish()
+        };
+        let _inside = self.gate.enter();
+        let objects = [Some(&inode), None];
+        let slot = self.reserve(w, RECORD_HEADER + 32, objects, |buf| {
+            encode(buf, Time::UNKNOWN, 0, 0)
+        })?;
+        // The kernel's FUSE does not say whether the caller may keep set-uid; it lets nobody: as a
+        // write by others would, the bits go unless root allocates.
+        w.creds
+            .assume(r.header.uid, r.header.gid, r.header.uid != 0);
+        let locks = EffectLocks::new([Some(&inode), None, None, None]);
+        let (mode, offset, len) = (arg.mode as i32, arg.offset as i64, arg.length as i64);
+        // SAFETY: plain call.
+        if let Err(e) = check(unsafe { libc::fallocate(raw(&fd), mode, offset, len) }) {
+            w.writer.abort(slot);
+            return Err(e);
+        }
+        let st = stat_fd(raw(&fd))?;
+        if inode.is_gone() {
+            w.writer.abort(slot);
+        } else {
+            self.bind(w, &inode);
+            self.publish(w, slot, |buf| {
+                encode(buf, mtime(&st), u32::from(st.stx_mode), st.stx_size)
+            });
+        }
+        drop(locks);
+        self.saw(&inode, &st);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn op_copy(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
+        let arg: CopyFileRangeIn = r.arg()?;
+        let source = self.inode(r.header.nodeid);
+        let target = self.inode(arg.nodeid_out);
+        let from = self.table.descriptor(&source, Access::Read)?;
+        let to = self.table.descriptor(&target, Access::Write)?;
+        let header = w.header(&r.header, Op::Copy, target.oid);
+        let encode = |buf: &mut [u8], time: Time, mode: u32, len: u64| {
+            let mut e = Encoder::new(
+                buf,
+                &Header {
+                    time,
+                    mode,
+                    ..header
+                },
+            );
+            e.oid(source.oid).u64(arg.off_in).u64(arg.off_out).u64(len);
+            e.finish()
+        };
+        let _inside = self.gate.enter();
+        let objects = [Some(&target), Some(&source)];
+        let slot = self.reserve(w, RECORD_HEADER + 48, objects, |buf| {
+            encode(buf, Time::UNKNOWN, 0, arg.len.min(COPY_BYTES_MAX))
+        })?;
+        w.creds
+            .assume(r.header.uid, r.header.gid, r.header.uid != 0);
+        let locks = EffectLocks::new([Some(&source), Some(&target), None, None]);
+        let (mut off_in, mut off_out) = (arg.off_in as i64, arg.off_out as i64);
+        // SAFETY: valid pointers to the offsets.
+        let done = check_len(unsafe {
+            let len = arg.len.min(COPY_BYTES_MAX) as usize;
+            libc::copy_file_range(raw(&from), &mut off_in, raw(&to), &mut off_out, len, 0)
+        });
+        let n = match done {
+            Ok(n) if n > 0 && !target.is_gone() => n,
+            other => {
+                w.writer.abort(slot);
+                w.out.push(&WriteOut {
+                    size: other? as u32,
+                    padding: 0,
+                });
+                return Ok(Reply::Done);
+            }
+        };
+        let st = stat_fd(raw(&to))?;
+        self.bind(w, &target);
+        let same = Arc::ptr_eq(&source, &target);
+        let nameless =
+            source.is_gone() || source.tmpfile.load(std::sync::atomic::Ordering::Acquire);
+        if same || nameless {
+            // The source cannot be read at the replay: the bytes themselves are captured.
+            w.writer.abort(slot);
+            let header = Header {
+                time: mtime(&st),
+                mode: u32::from(st.stx_mode),
+                ..header
+            };
+            self.capture_range(w, &header, raw(&to), arg.off_out, n as u64)?;
+        } else {
+            self.bind(w, &source);
+            self.publish(w, slot, |buf| {
+                encode(buf, mtime(&st), u32::from(st.stx_mode), n as u64)
+            });
+        }
+        drop(locks);
+        self.saw(&target, &st);
+        w.out.push(&WriteOut {
+            size: n as u32,
+            padding: 0,
+        });
+        Ok(Reply::Done)
+    }
+
+    /// Captures bytes of a file as they are now, as WRITE records. Call under its effect lock.
+    fn capture_range(
+        &self,
+        w: &mut Worker,
+        header: &Header,
+        fd: i32,
+        offset: u64,
+        len: u64,
+    ) -> Res<()> {
+        let header = Header {
+            op: Op::Write,
+            ..*header
+        };
+        let mut at = offset;
+        let end = offset + len;
+        while at < end {
+            let piece = (end - at).min(IO_BYTES_MAX as u64) as usize;
+            let mut got = 0;
+            let slot = self.reserve(w, WRITE_PAYLOAD_AT + piece + 8, [None, None], |buf| {
+                let data = &mut buf[WRITE_PAYLOAD_AT..WRITE_PAYLOAD_AT + piece];
+                // SAFETY: valid buffer of that length.
+                let n = unsafe { libc::pread(fd, data.as_mut_ptr().cast(), piece, at as i64) };
+                got = n.max(0) as usize;
+                encode_write(buf, &header, at, got)
+            })?;
+            if got == 0 {
+                w.writer.abort(slot);
+                return Err(Errno(libc::EIO));
+            }
+            let at_now = at;
+            self.publish(w, slot, |buf| encode_write(buf, &header, at_now, got));
+            at += got as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) fn op_lseek(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
+        let arg: LseekIn = r.arg()?;
+        let inode = self.inode(r.header.nodeid);
+        let fd = self.table.descriptor(&inode, Access::Read)?;
+        // SAFETY: plain call; nobody uses the position of this descriptor.
+        let at = unsafe { libc::lseek(raw(&fd), arg.offset as i64, arg.whence as i32) };
+        if at < 0 {
+            return Err(Errno::last());
+        }
+        w.out.push(&LseekOut { offset: at as u64 });
+        Ok(Reply::Done)
+    }
+}
