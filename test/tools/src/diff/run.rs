@@ -286,7 +286,9 @@ fn open_empty(path: &[u8]) -> Result<OwnedFd, String> {
 
 /// Clears immutable and append-only everywhere, so that the tree can be removed.
 fn unseal(dir_fd: i32) {
-    let Ok(entries) = dir::read_all(dir_fd) else { return };
+    // The caller's descriptor may already stand at the end of its directory.
+    let Ok(own) = file::openat(dir_fd, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0) else { return };
+    let Ok(entries) = dir::read_all(own.as_raw_fd()) else { return };
     for (entry, kind) in entries {
         if kind != libc::DT_DIR && kind != libc::DT_REG {
             continue;
