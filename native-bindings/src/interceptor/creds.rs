@@ -43,6 +43,9 @@ pub struct Creds {
 
 impl Creds {
     /// Prepares the calling thread; it must never run code of another identity afterwards.
+    ///
+    /// A thread starts with the identity that its parent thread had at that moment, so everything is set,
+    /// not assumed.
     pub fn for_this_thread() -> Res<Self> {
         // SAFETY: plain calls with valid pointers; unshare(CLONE_FS) gives the thread its own umask.
         unsafe {
@@ -55,6 +58,8 @@ impl Creds {
                 0,
             ))?;
             check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) as i32)?;
+            libc::syscall(libc::SYS_setfsuid, 0);
+            libc::syscall(libc::SYS_setfsgid, 0);
             libc::umask(0);
             let mut header = CapHeader {
                 version: CAP_VERSION_3,
@@ -62,6 +67,10 @@ impl Creds {
             };
             let mut full = [CapData::default(); 2];
             check(libc::syscall(libc::SYS_capget, &mut header, full.as_mut_ptr()) as i32)?;
+            for half in &mut full {
+                half.effective = half.permitted;
+            }
+            check(libc::syscall(libc::SYS_capset, &mut header, full.as_ptr()) as i32)?;
             Ok(Self {
                 uid: 0,
                 gid: 0,
@@ -121,5 +130,28 @@ impl Creds {
         // SAFETY: valid pointers; lowering effective capabilities and raising permitted ones is allowed.
         unsafe { libc::syscall(libc::SYS_capset, &mut header, caps.as_ptr()) };
         self.dropped = drop;
+    }
+}
+
+/// Is the thread `tid` a member of the group, by its supplementary groups?
+fn has_group(tid: u32, gid: u32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else {
+        return false;
+    };
+    let groups = status.lines().find_map(|l| l.strip_prefix("Groups:"));
+    groups.is_some_and(|g| g.split_whitespace().any(|n| n.parse() == Ok(gid)))
+}
+
+/// The fsgid with which a writer without CAP_FSETID must write to a file of this mode and group.
+///
+/// The kernel clears set-group-id of a file that its group may not execute only if the writer is not in
+/// that group (setattr_should_drop_sgid). Requests carry no supplementary groups; in this one case they
+/// are looked up, and a member writes with the file's group as its own.
+pub fn writer_gid(header: &crate::transport::abi::InHeader, mode: u32, file_gid: u32) -> u32 {
+    let locked_group = mode & (libc::S_ISGID | libc::S_IXGRP) == libc::S_ISGID;
+    if locked_group && file_gid != header.gid && has_group(header.pid, file_gid) {
+        file_gid
+    } else {
+        header.gid
     }
 }

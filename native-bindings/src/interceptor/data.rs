@@ -90,7 +90,7 @@ impl Volume {
         if mapped {
             w.creds.own();
         } else {
-            w.creds.assume(r.header.uid, r.header.gid, kill);
+            self.become_writer(w, &r.header, raw(&fd), kill)?;
         }
         let n = if inode.is_gone() {
             pwrite_all(raw(&fd), bytes, arg.offset)?
@@ -168,8 +168,6 @@ impl Volume {
         let slot = self.reserve(w, RECORD_HEADER + 32, objects, |buf| {
             encode(buf, Time::UNKNOWN, 0, 0)
         })?;
-        // The kernel's FUSE does not say whether the caller may keep set-uid; it lets nobody: as a
-        // write by others would, the bits go unless root allocates.
         w.creds
             .assume(r.header.uid, r.header.gid, r.header.uid != 0);
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
@@ -214,6 +212,7 @@ impl Volume {
         };
         let _inside = self.gate.enter();
         let objects = [Some(&target), Some(&source)];
+        self.become_writer(w, &r.header, raw(&to), r.header.uid != 0)?;
         let slot = self.reserve(w, RECORD_HEADER + 48, objects, |buf| {
             encode(buf, Time::UNKNOWN, 0, arg.len.min(COPY_BYTES_MAX))
         })?;

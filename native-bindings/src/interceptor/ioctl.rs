@@ -91,6 +91,8 @@ impl Volume {
         }
         drop(locks);
         self.saw(&inode, &st);
+        // What is open now could still do what the new flags forbid.
+        self.table.close_descriptor(&inode);
         w.out.push(&out);
         Ok(Reply::Done)
     }

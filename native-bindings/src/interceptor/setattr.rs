@@ -66,7 +66,8 @@ impl Volume {
         let valid = wanted(&arg);
         let kill = arg.valid & k::FATTR_KILL_SUIDGID != 0;
         if valid == 0 {
-            // Only bits that the backing file system keeps itself (ctime).
+            // "Clear privileges", which the backing file system does in the operation that follows; or a
+            // chown(2) that names no owner, which cannot be told from it.
             self.push_attr(w, &stat_fd(raw(&fd))?);
             return Ok(Reply::Done);
         }
@@ -85,7 +86,7 @@ impl Volume {
             }
             false => None,
         };
-        w.creds.assume(r.header.uid, r.header.gid, kill && sizes);
+        self.become_writer(w, &r.header, raw(&fd), kill && sizes)?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
         let (done, result) = apply(&inode, &fd, &arg);
         let st = stat_fd(raw(&fd));
@@ -141,8 +142,7 @@ fn apply(inode: &Arc<Inode>, fd: &Arc<OwnedFd>, arg: &SetattrIn) -> (u32, Res<()
         done |= valid::MODE;
     }
     if arg.valid & k::FATTR_SIZE != 0 {
-        // SAFETY: plain call.
-        if let Err(e) = check(unsafe { libc::ftruncate(raw(fd), arg.size as i64) }) {
+        if let Err(e) = set_size(fd, arg) {
             return (done, Err(e));
         }
         done |= valid::SIZE;
@@ -171,6 +171,21 @@ fn set_mode(inode: &Inode, fd: &OwnedFd, mode: u32) -> Res<()> {
     let path = proc_path(fd);
     // SAFETY: a valid string.
     check(unsafe { libc::chmod(path.as_ptr(), mode) })?;
+    Ok(())
+}
+
+/// ftruncate(2) and O_TRUNC always change mtime, truncate(2) only when the size changes: the one that was
+/// called. O_TRUNC and truncate(2) to nothing look the same here; O_TRUNC is meant far more often.
+fn set_size(fd: &OwnedFd, arg: &SetattrIn) -> Res<()> {
+    let size = arg.size as i64;
+    // SAFETY: plain calls, a valid string.
+    check(unsafe {
+        if arg.valid & k::FATTR_FH != 0 || size == 0 {
+            libc::ftruncate(fd.as_raw_fd(), size)
+        } else {
+            libc::truncate(proc_path(fd).as_ptr(), size)
+        }
+    })?;
     Ok(())
 }
 

@@ -307,6 +307,13 @@ impl Table {
         }
     }
 
+    /// Forgets the cached descriptor of an object that has a name.
+    pub fn close_descriptor(&self, inode: &Inode) {
+        if !inode.pinned.load(Ordering::Acquire) && inode.fd.lock().take().is_some() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// The object is about to lose its last name: whatever descriptor it has must stay.
     pub fn pin(&self, inode: &Inode) {
         inode.pinned.store(true, Ordering::Release);

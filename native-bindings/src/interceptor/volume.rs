@@ -360,6 +360,18 @@ impl Volume {
         );
     }
 
+    /// Becomes the caller for a change of a file's data; `kill`: it lacks CAP_FSETID.
+    pub fn become_writer(&self, w: &mut Worker, r: &InHeader, fd: RawFd, kill: bool) -> Res<()> {
+        let gid = if kill {
+            let st = stat_fd(fd)?;
+            super::creds::writer_gid(r, u32::from(st.stx_mode), st.stx_gid)
+        } else {
+            r.gid
+        };
+        w.creds.assume(r.uid, gid, kill);
+        Ok(())
+    }
+
     /// Remembers the change time that an effect of ours left, to tell changes of others.
     pub fn saw(&self, inode: &Inode, st: &Stat) {
         if !self.options.exclusive {
