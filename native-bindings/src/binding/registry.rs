@@ -15,6 +15,9 @@ pub struct Open {
     pub name: String,
     pub mountpoint: CString,
     pub workers: usize,
+    /// FUSE over io_uring may be used.
+    pub uring: bool,
+    pub queues: Mutex<Option<Arc<crate::transport::uring::Uring>>>,
     pub session: Mutex<Option<Arc<Session>>>,
     /// Threads that capture in the background (recovery of intents).
     pub background: Mutex<Vec<std::thread::JoinHandle<()>>>,

@@ -9,8 +9,10 @@ use crate::interceptor::volume::own_header;
 use crate::interceptor::{Volume, VolumeOptions, Worker};
 use crate::record::{Encoder, Oid, Op, RECORD_HEADER};
 use crate::scan::{recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions};
+use crate::transport::abi;
 use crate::transport::device::{negotiate, Session};
 use crate::transport::mount::{attach, clone_tree, detach, open_device, tune};
+use crate::transport::uring::{self, Uring};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
 use std::ffi::CString;
@@ -35,6 +37,7 @@ pub struct OpenVolumeOptions {
     pub workers: u32,
     pub ring_wait_ms: u32,
     pub exclusive: bool,
+    pub transport: Option<String>,
 }
 
 #[napi(object)]
@@ -135,6 +138,8 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
         name: options.name,
         mountpoint,
         workers: options.workers as usize,
+        uring: options.transport.as_deref() != Some("device"),
+        queues: Default::default(),
         session: Default::default(),
         background: background.into(),
         stopped: AtomicBool::new(false),
@@ -212,13 +217,24 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
     )
     .map_err(|e| system("mounting", e))?;
     let started = (|| -> Result<_, Errno> {
-        negotiate(&device, v.options.writeback, v.options.exclusive, false)?;
-        let session = Session::new(v.clone(), device, open.workers);
+        let uring = open.uring && uring::enable();
+        let agreed = negotiate(&device, v.options.writeback, v.options.exclusive, uring)?;
+        let over_uring = u64::from(agreed.flags2) << 32 & abi::init::OVER_IO_URING != 0;
+        // Over io_uring only FORGET and INTERRUPT come to the device.
+        let readers = if over_uring { 1 } else { open.workers };
+        let session = Session::new(v.clone(), device, readers);
         session.start()?;
-        Ok(session)
+        let queues = match over_uring {
+            true => Some(Uring::start(v.clone(), session.device.as_raw_fd())?),
+            false => None,
+        };
+        Ok((session, queues))
     })();
     match started {
-        Ok(session) => *open.session.lock() = Some(session),
+        Ok((session, queues)) => {
+            *open.session.lock() = Some(session);
+            *open.queues.lock() = queues;
+        }
         Err(e) => {
             let _ = detach(&open.mountpoint, true);
             return Err(system("starting the FUSE connection", e));
@@ -246,6 +262,9 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
     open.volume.scan.stop.store(true, Ordering::Relaxed);
     if let Some(session) = session {
         session.join();
+    }
+    if let Some(queues) = open.queues.lock().take() {
+        queues.join();
     }
     for thread in std::mem::take(&mut *open.background.lock()) {
         let _ = thread.join();

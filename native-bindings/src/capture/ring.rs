@@ -410,6 +410,11 @@ impl Ring {
         self.free.lock().retain(|c| !chunks[*c]);
     }
 
+    /// No chunk is free: a capture may have to wait.
+    pub fn is_full(&self) -> bool {
+        self.free.lock().is_empty()
+    }
+
     pub fn bytes(&self) -> u64 {
         (self.chunks * CHUNK_BYTES) as u64
     }

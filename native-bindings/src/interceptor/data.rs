@@ -76,6 +76,38 @@ impl Volume {
         Ok(Reply::Done)
     }
 
+    /// Reads what is in the page cache; `None` when the disk would have to be asked.
+    pub fn read_cached(
+        &self,
+        r: &Request,
+        out: &mut crate::transport::reply::Output,
+    ) -> Option<()> {
+        let arg: ReadIn = r.arg().ok()?;
+        let inode = self.inode(r.header.nodeid);
+        let fd = self.table.descriptor(&inode, Access::Read).ok()?;
+        let size = (arg.size as usize).min(IO_BYTES_MAX);
+        let whole = out.fill(size, |buf| {
+            let iov = libc::iovec {
+                iov_base: buf.as_mut_ptr().cast(),
+                iov_len: buf.len(),
+            };
+            // SAFETY: valid buffer of that length.
+            let n = check_len(unsafe {
+                libc::preadv2(raw(&fd), &iov, 1, arg.offset as i64, libc::RWF_NOWAIT)
+            })?;
+            Ok::<usize, Errno>(n)
+        });
+        match whole {
+            Ok(n) if n == size => Some(()),
+            // Short: at the end of the file, or the rest is not cached.
+            Ok(n) => {
+                let end = stat_fd(raw(&fd)).ok()?.stx_size;
+                (arg.offset + n as u64 >= end).then_some(())
+            }
+            Err(_) => None,
+        }
+    }
+
     pub(super) fn op_write(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let arg: WriteIn = r.arg()?;
         let bytes = r.rest;

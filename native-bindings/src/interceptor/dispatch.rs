@@ -12,9 +12,7 @@ impl Volume {
     /// Answers one request. The reply's bytes are in `w.out`; a panic stays inside and becomes EIO.
     pub fn serve(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         w.out.clear();
-        if let Some(n) = self.counters.ops.get(r.header.opcode as usize) {
-            n.fetch_add(1, Ordering::Relaxed);
-        }
+        self.count(r.header.opcode);
         let result = catch_unwind(AssertUnwindSafe(|| self.dispatch(w, r)));
         let result = result.unwrap_or_else(|_| {
             self.counters.panics.fetch_add(1, Ordering::Relaxed);
@@ -25,6 +23,13 @@ impl Volume {
             self.counters.failures.fetch_add(1, Ordering::Relaxed);
         }
         result
+    }
+
+    /// Counts a request that was answered without `serve`.
+    pub fn count(&self, opcode: u32) {
+        if let Some(n) = self.counters.ops.get(opcode as usize) {
+            n.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn dispatch(&self, w: &mut Worker, r: &Request) -> Res<Reply> {

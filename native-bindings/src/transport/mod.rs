@@ -9,3 +9,4 @@ pub mod device;
 pub mod mount;
 pub mod reply;
 pub mod request;
+pub mod uring;
