@@ -131,7 +131,7 @@ export interface VerifyOptions {
  * only when there is nothing to verify (JOURNAL_MISSING, UNKNOWN_FORMAT, …) or on abort.
  */
 export async function verifyJournal(options: VerifyOptions): Promise<VerifyReport> {
-  const { path, progress, signal } = options
+  const { path, signal } = options
   const script = fileURLToPath(new URL('./verify-child.js', import.meta.url))
   const child = fork(script, [path], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [] })
   const abort = () => child.kill('SIGKILL')

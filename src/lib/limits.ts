@@ -37,6 +37,8 @@ export const CHECKPOINT_INTERVAL_MS = 60_000
 export const CHECKPOINT_WAIT_MS = 30_000
 /** Subtracted from the checkpoint's time in a re-capture: clock steps and coarse timestamps. */
 export const RECAPTURE_SLACK_MS = 2_000
+/** Pause before a re-capture that met errors starts again. */
+export const RECAPTURE_RETRY_MS = 30_000
 /** A wall clock that fell back further than this between checkpoints makes ctimes unreliable. */
 export const CLOCK_STEP_MS_MAX = 1_000
 
@@ -46,6 +48,8 @@ export const START_TIMEOUT_MS = 120_000
 export const STOP_TIMEOUT_MS = 120_000
 /** Longest wait for the journal to become empty of pending frames at a stop. */
 export const STOP_DRAIN_MS = 60_000
+/** How often the daemon looks at clocks, rates and a re-capture under way. */
+export const TICK_MS = 1_000
 /** Longest time a control request may take, when it has no bound of its own. */
 export const CONTROL_TIMEOUT_MS = 30_000
 /** Longest body of a control request; larger is refused. */

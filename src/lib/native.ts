@@ -9,6 +9,7 @@
  * touches the daemon's own mount.
  */
 import { createRequire } from 'node:module'
+import { HoldfastError } from './errors.js'
 
 /** A journal frame taken from the capture ring: see docs/FORMAT.md. */
 export interface Frame {
@@ -184,51 +185,60 @@ export interface Native {
   crc32c(bytes: Buffer, seed: number): number
 }
 
-/** The module as built: native-bindings/holdfast.node of the package this file belongs to. */
-const MODULE_PATH = '../../../native-bindings/holdfast.node'
+/** Where a frame stands in the ring's memory: what the module really returns. */
+interface FrameSpan {
+  firstSeq: bigint
+  lastSeq: bigint
+  offset: number
+  length: number
+}
 
-let loaded: Native | undefined
-
-/** Loaded at first use: reading a journal or `--help` needs no data plane. */
-function load(): Native {
-  if (loaded === undefined) {
-    /** What the module itself offers: frames as places in the ring's memory instead of buffers. */
-interface Raw extends Omit<Native, 'takeFrames'> {
+/** The module as built; `takeFrames` is put together here from two of its functions. */
+interface NativeModule extends Native {
+  /** The memory of the ring and its frame pool. Once per thread: one memory, one owner. */
   ringBuffer(handle: number): Buffer
   takeSpans(
     handle: number,
     maxBytes: number,
     waitMs: number,
-  ): {
-    frames: { firstSeq: bigint; lastSeq: bigint; offset: number; length: number }[]
-    flushWanted: boolean
-    stopped: boolean
-  }
+  ): { frames: FrameSpan[]; flushWanted: boolean; stopped: boolean }
 }
 
-const require = createRequire(import.meta.url)
-const raw = require(process.env.HOLDFAST_NATIVE ?? '../../../native-bindings/holdfast.node') as Raw
+/** native-bindings/holdfast.node of the package this file belongs to. */
+const MODULE_PATH = '../../../native-bindings/holdfast.node'
 
-/** The ring's memory, asked for once per thread and volume. */
-const rings = new Map<number, Buffer>()
+let loaded: Native | undefined
 
-function takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult {
-  const { frames, flushWanted, stopped } = raw.takeSpans(handle, maxBytes, waitMs)
-  let ring = rings.get(handle)
-  if (ring === undefined) {
-    ring = raw.ringBuffer(handle)
-    rings.set(handle, ring)
+/** Loaded at first use: reading a journal or `--help` needs no data plane. NATIVE_MISSING. */
+function load(): Native {
+  if (loaded !== undefined) return loaded
+  const require = createRequire(import.meta.url)
+  let built: NativeModule
+  try {
+    built = require(MODULE_PATH) as NativeModule
+  } catch (cause) {
+    throw new HoldfastError('NATIVE_MISSING', 'the data plane is not built or does not load', {
+      op: 'native.load',
+      cause,
+      hint: 'Build it: npm run build',
+    })
   }
-  const memory = ring
-  return {
-    frames: frames.map(({ firstSeq, lastSeq, offset, length }) => ({
+  const rings = new Map<number, Buffer>()
+  const takeFrames: Native['takeFrames'] = (handle, maxBytes, waitMs) => {
+    const ring = rings.get(handle) ?? built.ringBuffer(handle)
+    rings.set(handle, ring)
+    const { frames, flushWanted, stopped } = built.takeSpans(handle, maxBytes, waitMs)
+    const withBytes = frames.map(({ firstSeq, lastSeq, offset, length }) => ({
       firstSeq,
       lastSeq,
-      bytes: memory.subarray(offset, offset + length),
-    })),
-    flushWanted,
-    stopped,
+      bytes: ring.subarray(offset, offset + length),
+    }))
+    return { frames: withBytes, flushWanted, stopped }
   }
+  loaded = { ...built, takeFrames }
+  return loaded
 }
 
-export const native: Native = { ...raw, takeFrames }
+export const native: Native = new Proxy({} as Native, {
+  get: (_target, name) => load()[name as keyof Native],
+})

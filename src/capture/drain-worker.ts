@@ -1,0 +1,158 @@
+/**
+ * The drain: takes frames from the capture ring and makes them durable in the journal. A worker
+ * thread of the daemon, and the journal's only writer.
+ *
+ * Invariant: `native.journaled(seq)` is called only after the transaction with seq is durable; then
+ * the ring forgets it and waiting fsyncs return. Frames taken are never dropped: while the journal
+ * refuses them (no space, I/O error) they are tried again, waiting fsyncs fail with that error, the
+ * ring fills, and writers wait and at last get ENOSPC. Nothing is lost.
+ *
+ * The loop is synchronous; the mailbox is read between two takes.
+ */
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { prune, type Retention } from '../journal/prune.js'
+import { Journal } from '../journal/store.js'
+import { type HoldfastError, toHoldfastError } from '../lib/errors.js'
+import {
+  DRAIN_BATCH_BYTES_MAX,
+  DRAIN_REPORT_MS,
+  DRAIN_RETRY_MS,
+  DRAIN_WAIT_MS,
+  PRUNE_INTERVAL_MS,
+} from '../lib/limits.js'
+import { type Frame, native } from '../lib/native.js'
+import type { DrainMessage, DrainOptions, DrainReport, DrainRequest } from './messages.js'
+
+const ENOSPC = 28
+const EIO = 5
+
+const options = workerData as DrainOptions
+const port = parentPort
+if (port === null) throw new Error('the drain runs in a worker thread only')
+
+const journal = Journal.open({ path: options.journalPath, uuid: Buffer.from(options.uuid) })
+const totals = { frames: 0, bytes: 0, commits: 0, lastCommitNs: 0 }
+let retention: Retention = options.retention
+let failure: HoldfastError | null = null
+let abandoned = false
+let nextReport = 0
+let nextPrune = Date.now() + PRUNE_INTERVAL_MS
+
+function post(message: DrainMessage): void {
+  port?.postMessage(message)
+}
+
+function report(): DrainReport {
+  return {
+    ...totals,
+    failure: failure === null ? null : failure.toJSON(),
+    journal: journal.stat(),
+    meta: journal.meta(),
+  }
+}
+
+function answer(request: DrainRequest) {
+  switch (request.kind) {
+    case 'updateMeta':
+      return journal.updateMeta(request.change)
+    case 'prune':
+      return prune(journal, request.retention)
+    case 'setRetention':
+      retention = request.retention
+      return report()
+    case 'report':
+      return report()
+    case 'abandon':
+      abandoned = true
+      return undefined
+    case 'close':
+      void journal.close().then(() => port?.close())
+      return undefined
+  }
+}
+
+function serve(request: DrainRequest): void {
+  const { id } = request
+  try {
+    const result = answer(request)
+    post({ kind: 'reply', id, ...(result === undefined ? {} : { result }) })
+  } catch (error) {
+    post({ kind: 'reply', id, error: toHoldfastError(error, `drain.${request.kind}`).toJSON() })
+  }
+}
+
+function readMailbox(): void {
+  for (;;) {
+    const received = port === null ? undefined : receiveMessageOnPort(port)
+    if (received === undefined) return
+    serve(received.message as DrainRequest)
+  }
+}
+
+function setFailure(error: HoldfastError | null): void {
+  const changed = error?.message !== failure?.message
+  failure = error
+  native.journalFailed(
+    options.handle,
+    error === null ? 0 : error.code === 'JOURNAL_FULL' ? ENOSPC : EIO,
+  )
+  if (changed) post({ kind: 'failure', error: error === null ? null : error.toJSON() })
+}
+
+/** Appends until it succeeds, or until the main thread gives the ring up for now. */
+function append(frames: readonly Frame[]): boolean {
+  for (;;) {
+    try {
+      const begun = process.hrtime.bigint()
+      journal.append(frames)
+      totals.lastCommitNs = Number(process.hrtime.bigint() - begun)
+      if (failure !== null) setFailure(null)
+      return true
+    } catch (error) {
+      setFailure(toHoldfastError(error, 'drain.append'))
+    }
+    readMailbox()
+    if (abandoned) return false
+    applyRetention()
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, DRAIN_RETRY_MS)
+  }
+}
+
+function applyRetention(): void {
+  if (Date.now() < nextPrune) return
+  nextPrune = Date.now() + PRUNE_INTERVAL_MS
+  if (retention.maxBytes === undefined && retention.maxAgeMs === undefined) return
+  try {
+    const result = prune(journal, retention)
+    if (result.frames > 0) post({ kind: 'pruned', result })
+  } catch (error) {
+    // A full file system may refuse even this; the next append says so.
+    if (failure === null) setFailure(toHoldfastError(error, 'drain.prune'))
+  }
+}
+
+function drain(): void {
+  while (!abandoned) {
+    readMailbox()
+    const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, DRAIN_WAIT_MS)
+    const last = taken.frames[taken.frames.length - 1]
+    if (last !== undefined) {
+      if (!append(taken.frames)) return
+      native.journaled(options.handle, last.lastSeq)
+      totals.frames += taken.frames.length
+      totals.commits += 1
+      for (const { bytes } of taken.frames) totals.bytes += bytes.length
+    }
+    if (taken.stopped) return
+    if (Date.now() >= nextReport) {
+      nextReport = Date.now() + DRAIN_REPORT_MS
+      post({ kind: 'report', report: report() })
+    }
+    applyRetention()
+  }
+}
+
+drain()
+post({ kind: 'report', report: report() })
+if (!abandoned) post({ kind: 'drained' })
+port.on('message', serve)

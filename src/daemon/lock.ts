@@ -1,0 +1,102 @@
+/**
+ * One daemon per volume. The lock is an abstract Unix socket named after the state directory: the
+ * kernel frees it when its holder dies, however it dies, so it is never stale. Abstract names belong
+ * to a network namespace; the pid file covers daemons in another one.
+ */
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { HoldfastError } from '../lib/errors.js'
+import { pidPath, runDirectory } from './places.js'
+import type { Volume } from './registry.js'
+
+/** What a pid file says. */
+export interface DaemonProcess {
+  pid: number
+  /** Start time in clock ticks since boot: tells a reused pid apart. */
+  startTicks: string
+  stateDirectory: string
+}
+
+export class VolumeLock {
+  readonly #server: Server
+  readonly #pidFile: string | undefined
+
+  private constructor(server: Server, pidFile: string | undefined) {
+    this.#server = server
+    this.#pidFile = pidFile
+  }
+
+  /** Takes the lock and writes the pid file; VOLUME_RUNNING when another process has it. */
+  static async acquire({ config, stateDirectory }: Volume): Promise<VolumeLock> {
+    const running = runningDaemon(config.name)
+    if (running !== undefined && running.stateDirectory === stateDirectory) {
+      throw runningError(config.name, running.pid)
+    }
+    const server = await bindName(config.name, stateDirectory)
+    const pidFile = pidPath(config.name)
+    const own: DaemonProcess = {
+      pid: process.pid,
+      startTicks: startTicks(process.pid) ?? '',
+      stateDirectory,
+    }
+    mkdirSync(runDirectory(), { recursive: true, mode: 0o755 })
+    writeFileSync(pidFile, `${JSON.stringify(own)}\n`, { mode: 0o644 })
+    return new VolumeLock(server, pidFile)
+  }
+
+  /** Takes the lock for a moment without becoming the volume's daemon: no pid file. */
+  static async acquireOffline({ config, stateDirectory }: Volume): Promise<VolumeLock> {
+    return new VolumeLock(await bindName(config.name, stateDirectory), undefined)
+  }
+
+  /** Idempotent. */
+  release(): void {
+    if (this.#pidFile !== undefined) rmSync(this.#pidFile, { force: true })
+    this.#server.close()
+  }
+}
+
+async function bindName(name: string, stateDirectory: string): Promise<Server> {
+  const hash = createHash('sha256').update(stateDirectory).digest('hex').slice(0, 32)
+  const server = createServer((connection) => connection.destroy())
+  server.unref()
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      const pid = runningDaemon(name)?.pid
+      reject(runningError(name, pid, cause))
+    })
+    server.listen(`\0holdfast-${hash}`, () => resolve(server))
+  })
+}
+
+function runningError(name: string, pid: number | undefined, cause?: unknown): HoldfastError {
+  const by = pid === undefined ? 'another process' : `process ${pid}`
+  return new HoldfastError('VOLUME_RUNNING', `volume ${name} is served by ${by}`, {
+    op: 'volume.lock',
+    cause,
+    hint: `See: holdfast status ${name}`,
+    ...(pid === undefined ? {} : { details: { pid } }),
+  })
+}
+
+/** The daemon that serves volume `name`, from its pid file; undefined when none is alive. */
+export function runningDaemon(name: string): DaemonProcess | undefined {
+  try {
+    const found = JSON.parse(readFileSync(pidPath(name), 'utf8')) as DaemonProcess
+    return startTicks(found.pid) === found.startTicks ? found : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Field 22 of /proc/PID/stat; undefined when there is no such process. */
+export function startTicks(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    // The command in parentheses may contain anything, parentheses too.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  } catch {
+    return undefined
+  }
+}

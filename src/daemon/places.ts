@@ -1,0 +1,35 @@
+/**
+ * Where things are: state (kept), run directory (until reboot), ring (tmpfs).
+ * HOLDFAST_STATE_ROOT and HOLDFAST_RUN_DIR move the roots; tests use them.
+ */
+import { join } from 'node:path'
+
+/** Directory whose entries are the volumes: state directories, or symbolic links to them. */
+export function stateRoot(): string {
+  return process.env.HOLDFAST_STATE_ROOT ?? '/var/lib/holdfast'
+}
+
+/** Directory of control sockets and pid files. */
+export function runDirectory(): string {
+  return process.env.HOLDFAST_RUN_DIR ?? '/run/holdfast'
+}
+
+export function socketPath(name: string): string {
+  return join(runDirectory(), `${name}.sock`)
+}
+
+export function pidPath(name: string): string {
+  return join(runDirectory(), `${name}.pid`)
+}
+
+export function journalPath(stateDirectory: string): string {
+  return join(stateDirectory, 'journal')
+}
+
+export function logPath(stateDirectory: string): string {
+  return join(stateDirectory, 'daemon.log')
+}
+
+export function ringPath(ringDirectory: string, uuid: string): string {
+  return join(ringDirectory, `holdfast-${uuid}.ring`)
+}

@@ -1,0 +1,428 @@
+/**
+ * One protected volume: the start sequence, what runs while it is mounted, and the orderly stop.
+ *
+ * Start: checks → lock → journal → data plane (`openVolume` recovers the ring) → mount → drain →
+ * re-capture when the journal cannot prove to be complete. Stop: unmount → drain to empty →
+ * checkpoint → clean flag → close. A crash anywhere in between fails closed: the mount is dead, the
+ * ring and the journal say the rest at the next start.
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Chores } from '../capture/chores.js'
+import { Drain } from '../capture/drain.js'
+import { Watcher } from '../capture/watcher.js'
+import type { Checkpoint, JournalMeta } from '../journal/meta.js'
+import type { PruneResult, Retention } from '../journal/prune.js'
+import { Journal } from '../journal/store.js'
+import { errnoOf, HoldfastError, toHoldfastError } from '../lib/errors.js'
+import {
+  CHECKPOINT_INTERVAL_MS,
+  OCCUPANTS_SHOWN_MAX,
+  STOP_DRAIN_MS,
+  TICK_MS,
+} from '../lib/limits.js'
+import type { Logger } from '../lib/log.js'
+import { type HoldResult, native, type OpenVolumeResult } from '../lib/native.js'
+import { VERSION } from '../lib/version.js'
+import { formatUuid, type JournalEnd, parseUuid } from '../record/frame.js'
+import { Checkpointer, waitJournaled } from './checkpoint.js'
+import { type Clock, systemClock } from './clock.js'
+import { VolumeLock } from './lock.js'
+import { describeOccupants, findOccupants } from './occupants.js'
+import { journalPath, ringPath } from './places.js'
+import {
+  checkDirectory,
+  checkMachine,
+  checkMountpoint,
+  checkNestedMounts,
+  checkOccupants,
+  checkPlaces,
+  checkRing,
+} from './preflight.js'
+import { Recapture, recaptureNeed } from './recapture.js'
+import { type Volume, writeVolume } from './registry.js'
+import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
+
+const FOLLOW_POLL_MS = 50
+const FOLLOW_MS_MAX = 5_000
+
+export interface StartOptions {
+  volume: Volume
+  /** Start although processes in the tree bypass the capture, or file systems are mounted in it. */
+  force: boolean
+  log: Logger
+  clock?: Clock
+  /** The data plane broke an invariant: the process must end, so that a new one can recover. */
+  onFatal(error: unknown): void
+}
+
+export interface StartResult {
+  /** Made by this start: its base is the tree as it was. */
+  isNew: boolean
+  /** A dead mount of this volume was replaced. */
+  recoveredMount: boolean
+  open: OpenVolumeResult
+  recapture: string | null
+}
+
+interface Parts {
+  handle: number
+  drain: Drain
+  chores: Chores
+  checkpointer: Checkpointer
+  recapture: Recapture
+}
+
+export class ProtectedVolume {
+  readonly volume: Volume
+  readonly log: Logger
+  readonly since = new Date()
+  readonly #lock: VolumeLock
+  readonly #parts: Parts
+  readonly #clock: Clock
+  readonly #rates = new RateMeter()
+  readonly #ring: string
+  #watcher: Watcher | undefined
+  #timers: NodeJS.Timeout[] = []
+  #state: 'running' | 'stopping' | 'stopped' = 'running'
+  #caughtUpAtNs: bigint
+  #advancing = false
+  #stopping: Promise<void> | undefined
+
+  private constructor(volume: Volume, log: Logger, lock: VolumeLock, clock: Clock, parts: Parts) {
+    this.volume = volume
+    this.log = log
+    this.#lock = lock
+    this.#clock = clock
+    this.#parts = parts
+    this.#ring = ringOf(volume)
+    this.#caughtUpAtNs = clock.wallNs()
+  }
+
+  /** Starts a volume. Every refusal is a HoldfastError with a hint; nothing is left behind then. */
+  static async start(
+    options: StartOptions,
+  ): Promise<{ protected: ProtectedVolume; result: StartResult }> {
+    const { volume, log, clock = systemClock } = options
+    checkMachine()
+    const lock = await VolumeLock.acquire(volume)
+    const undo: (() => unknown)[] = [() => lock.release()]
+    try {
+      const recoveredMount = prepareMountpoint(volume)
+      checkVolume(volume, options.force)
+      writeVolume(volume)
+      const { meta, end, clock: lastClock } = await openJournal(volume)
+      const isNew = end.lastSeq === 0n && meta.checkpoint === null
+      const open = openDataPlane(volume, meta, end, lastClock)
+      undo.push(() => native.closeVolume(open.handle))
+      const sealed = recoveredMount && volume.config.backing === volume.config.mountpoint
+      const need = recaptureNeed({ meta, lastSeq: end.lastSeq, ring: open.ring, sealed })
+      const parts = startParts(volume, open, need, options)
+      undo.push(
+        () => parts.chores.close(),
+        () => parts.drain.abandon().then(() => parts.drain.close()),
+      )
+      await parts.drain.updateMeta({ clean: false, recapture: need })
+      native.mountVolume(open.handle)
+      const running = new ProtectedVolume(volume, log, lock, clock, parts)
+      await running.#run(need === null && open.ring !== 'recovered')
+      const result = { isNew, recoveredMount, open, recapture: need?.reason ?? null }
+      return { protected: running, result }
+    } catch (error) {
+      for (const step of undo.reverse()) await Promise.resolve(step()).catch(() => {})
+      throw toHoldfastError(error, 'mount')
+    }
+  }
+
+  /** Starts the clockwork. `provable`: the journal is complete, so a checkpoint can be taken now. */
+  async #run(provable: boolean): Promise<void> {
+    const { config } = this.volume
+    if (config.backing !== config.mountpoint) await this.#watch()
+    this.#timers.push(setInterval(() => void this.#tick(), TICK_MS))
+    this.#timers.push(setInterval(() => void this.#checkpoint(), CHECKPOINT_INTERVAL_MS))
+    if (provable) await this.checkpoint()
+    void this.#tick().then(() => this.#followRecapture())
+  }
+
+  /** A short re-capture should not take a whole tick to be noticed. */
+  async #followRecapture(): Promise<void> {
+    const end = Date.now() + FOLLOW_MS_MAX
+    while (this.#state === 'running' && this.#parts.recapture.need !== null && Date.now() < end) {
+      await sleep(FOLLOW_POLL_MS)
+      await this.#tick()
+    }
+  }
+
+  async #watch(): Promise<void> {
+    const { handle, chores } = this.#parts
+    this.#watcher = new Watcher({
+      directory: this.volume.config.backing,
+      recapture: (paths) => chores.run('recapturePaths', handle, paths),
+      onError: (error) =>
+        this.log.warn({ error: toHoldfastError(error, 'watch') }, 'watching failed'),
+    })
+    await this.#watcher.ready()
+  }
+
+  async #tick(): Promise<void> {
+    if (this.#state !== 'running' || this.#advancing) return
+    this.#advancing = true
+    try {
+      const stats = native.volumeStats(this.#parts.handle)
+      this.#rates.sample(stats)
+      if (stats.journaledSeq >= stats.capturedSeq) this.#caughtUpAtNs = this.#clock.wallNs()
+      if (await this.#parts.checkpointer.watchClock()) {
+        this.log.warn(
+          'the wall clock went backwards: change times prove nothing until a checkpoint',
+        )
+      }
+      await this.#advanceRecapture()
+    } catch (error) {
+      this.log.error({ error: toHoldfastError(error, 'tick') }, 'housekeeping failed')
+    } finally {
+      this.#advancing = false
+    }
+  }
+
+  async #advanceRecapture(): Promise<void> {
+    const { recapture } = this.#parts
+    if (recapture.need === null) return
+    const state = await recapture.advance(journalPath(this.volume.stateDirectory))
+    if (state !== 'done') return
+    this.log.info({ status: this.status().recapture }, 're-capture done: tree and journal agree')
+    await this.#checkpoint()
+  }
+
+  /** Periodic: skipped while there is nothing new, or while the journal cannot be proven. */
+  async #checkpoint(): Promise<void> {
+    const { checkpointer, recapture } = this.#parts
+    if (this.#state !== 'running' || recapture.need !== null || !checkpointer.due) return
+    try {
+      await this.checkpoint()
+    } catch (error) {
+      this.log.warn({ error: toHoldfastError(error, 'checkpoint') }, 'no checkpoint this time')
+    }
+  }
+
+  status(): Status {
+    const { handle, drain, recapture, checkpointer } = this.#parts
+    const stats = native.volumeStats(handle)
+    return makeStatus({
+      volume: this.volume,
+      state: this.#publicState(),
+      since: this.since,
+      version: VERSION,
+      stats,
+      report: drain.report,
+      need: recapture.need,
+      watcher: this.#watcher?.counters ?? null,
+      rates: this.#rates.rates,
+      caughtUpAtNs: this.#caughtUpAtNs,
+      nowNs: this.#clock.wallNs(),
+      ringPath: this.#ring,
+      journalPath: journalPath(this.volume.stateDirectory),
+      checkpoint: checkpointer.last ?? drain.report?.meta.checkpoint ?? null,
+    })
+  }
+
+  #publicState(): VolumeState {
+    if (this.#state !== 'running') return this.#state
+    if (this.#parts.drain.report?.failure != null) return 'journal-blocked'
+    const { need } = this.#parts.recapture
+    return need === null ? 'protected' : 'recapturing'
+  }
+
+  async checkpoint(): Promise<Checkpoint> {
+    return this.#parts.checkpointer.take()
+  }
+
+  /** Waits until everything captured now is journaled durably; returns that seq. */
+  async flush(waitMs: number): Promise<bigint> {
+    const { handle } = this.#parts
+    const { capturedSeq } = native.volumeStats(handle)
+    await waitJournaled(handle, capturedSeq, waitMs)
+    return capturedSeq
+  }
+
+  marker(name: string): bigint {
+    return native.marker(this.#parts.handle, name)
+  }
+
+  hold(maxMs: number): HoldResult {
+    return native.hold(this.#parts.handle, maxMs)
+  }
+
+  /** Nanoseconds that I/O was held. */
+  release(): bigint {
+    return native.release(this.#parts.handle)
+  }
+
+  async prune(retention: Retention): Promise<PruneResult> {
+    await this.checkpoint()
+    return this.#parts.drain.prune(retention)
+  }
+
+  /** Changes retention for good. */
+  async setRetention(retention: Retention): Promise<void> {
+    const { options } = this.volume.config
+    options.retainBytes = retention.maxBytes ?? null
+    options.retainAgeMs = retention.maxAgeMs ?? null
+    writeVolume(this.volume)
+    await this.#parts.drain.setRetention(retention)
+  }
+
+  /** Compares the whole tree with what the journal should know, by imaging all of it. */
+  async recapture(reason: string): Promise<void> {
+    const afterSeq = native.volumeStats(this.#parts.handle).capturedSeq
+    await this.#parts.recapture.require({ reason, sinceNs: 0n, afterSeq })
+    await this.#advanceRecapture()
+  }
+
+  /**
+   * Unmounts, drains, takes a last checkpoint and closes. BUSY, naming who uses the volume, unless
+   * `force` detaches it all the same. Idempotent while it runs.
+   */
+  async stop({ force }: { force: boolean }): Promise<void> {
+    if (this.#state === 'stopped') return
+    this.#stopping ??= this.#stop(force).finally(() => {
+      this.#stopping = undefined
+    })
+    return this.#stopping
+  }
+
+  async #stop(force: boolean): Promise<void> {
+    await this.#unmount(force)
+    this.#state = 'stopping'
+    for (const timer of this.#timers) clearInterval(timer)
+    await this.#watcher?.close()
+    const { handle, drain, chores, recapture } = this.#parts
+    const drained = await Promise.race([
+      drain.drained.then(() => true),
+      sleep(STOP_DRAIN_MS, false, { ref: false }),
+    ])
+    if (drained && recapture.need === null) {
+      await this.checkpoint()
+      await drain.updateMeta({ clean: true })
+    } else if (!drained) {
+      this.log.warn('the journal takes nothing: the rest stays in the capture ring')
+      await drain.abandon()
+    } else await drain.updateMeta({ clean: true })
+    await drain.close()
+    await chores.close()
+    native.closeVolume(handle)
+    this.#lock.release()
+    this.#state = 'stopped'
+  }
+
+  async #unmount(force: boolean): Promise<void> {
+    const { handle, chores } = this.#parts
+    try {
+      await chores.run('unmountVolume', handle, force)
+    } catch (error) {
+      const cause = toHoldfastError(error, 'unmount')
+      if ((cause.details?.errno ?? errnoOf(error)) !== 'EBUSY') throw cause
+      const { config } = this.volume
+      const occupants = findOccupants(config.mountpoint)
+      const who = describeOccupants(occupants, OCCUPANTS_SHOWN_MAX)
+      const message = `${config.mountpoint} is in use${who === '' ? '' : `: ${who}`}`
+      throw new HoldfastError('BUSY', message, {
+        op: 'unmount',
+        cause,
+        hint: `Stop them first, or detach it all the same: holdfast unmount --force ${config.name}`,
+        details: { occupants },
+      })
+    }
+  }
+}
+
+function ringOf({ config }: Volume): string {
+  return ringPath(config.options.ringDirectory, config.uuid)
+}
+
+/** Detaches a dead mount of this volume; says whether there was one. */
+function prepareMountpoint(volume: Volume): boolean {
+  const { dead } = checkMountpoint(volume)
+  // Lazily: applications may still have files of the dead mount open; they get errors until closed.
+  if (dead) execFileSync('umount', ['-l', '--', volume.config.mountpoint], { stdio: 'ignore' })
+  return dead
+}
+
+function checkVolume(volume: Volume, force: boolean): void {
+  const { config } = volume
+  checkDirectory(config.backing, 'the directory')
+  if (config.mountpoint !== config.backing) checkDirectory(config.mountpoint, 'the mountpoint')
+  checkPlaces(volume)
+  checkRing(volume, existsSync(ringOf(volume)))
+  if (force) return
+  checkNestedMounts(volume)
+  checkOccupants(volume)
+}
+
+/** Reads where the journal stands, then leaves it to the drain: one writer. */
+async function openJournal(
+  volume: Volume,
+): Promise<{ meta: JournalMeta; end: JournalEnd; clock: bigint }> {
+  const uuid = parseUuid(volume.config.uuid)
+  if (uuid === undefined) throw new Error(`no UUID: ${volume.config.uuid}`)
+  mkdirSync(volume.stateDirectory, { recursive: true, mode: 0o700 })
+  const journal = Journal.open({ path: journalPath(volume.stateDirectory), uuid, create: true })
+  try {
+    return { meta: journal.meta(), end: journal.end(), clock: journal.lastFrame()?.clock ?? 0n }
+  } finally {
+    await journal.close()
+  }
+}
+
+function openDataPlane(
+  volume: Volume,
+  meta: JournalMeta,
+  end: JournalEnd,
+  lastClock: bigint,
+): OpenVolumeResult {
+  const { config } = volume
+  return native.openVolume({
+    uuid: meta.uuid,
+    name: config.name,
+    backing: Buffer.from(config.backing),
+    mountpoint: Buffer.from(config.mountpoint),
+    ringPath: ringOf(volume),
+    ringBytes: config.options.ringBytes,
+    epoch: meta.epoch,
+    lastSeq: end.lastSeq,
+    lastChain: end.chain,
+    lastClock,
+    writeback: config.options.writeback,
+    workers: config.options.workers,
+    ringWaitMs: config.options.ringWaitMs,
+    exclusive: config.backing === config.mountpoint,
+  })
+}
+
+function startParts(
+  volume: Volume,
+  { handle }: OpenVolumeResult,
+  need: JournalMeta['recapture'],
+  { log, onFatal, clock = systemClock }: StartOptions,
+): Parts {
+  const { config, stateDirectory } = volume
+  const { retainBytes, retainAgeMs } = config.options
+  const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
+  const retention = { maxBytes: retainBytes ?? undefined, maxAgeMs: retainAgeMs ?? undefined }
+  const chores = new Chores()
+  const drain = new Drain(
+    { handle, journalPath: journalPath(stateDirectory), uuid, retention },
+    {
+      onFailure: (error) => {
+        if (error === null) log.info('the journal takes frames again')
+        else log.error({ error }, 'the journal takes no frames; the capture ring keeps them')
+      },
+      onPruned: (result) => log.info({ pruned: result }, 'pruned by retention'),
+      onDeath: onFatal,
+    },
+  )
+  const checkpointer = new Checkpointer({ handle, drain, chores, clock })
+  const recapture = new Recapture(handle, drain, need)
+  log.info({ volume: config.name, uuid: formatUuid(uuid) }, 'volume opened')
+  return { handle, drain, chores, checkpointer, recapture }
+}
