@@ -56,10 +56,7 @@ pub fn volume_stats(handle: u32) -> Result<VolumeStats, JsError> {
             ops.insert(opcode_name(code as u32).to_lowercase(), n as f64);
         }
     }
-    let state = match (
-        open.stopped.load(Ordering::Acquire),
-        open.session.lock().is_some(),
-    ) {
+    let state = match (open.stopped.load(Ordering::Acquire), open.session.lock().is_some()) {
         (true, _) => "stopped",
         (false, true) => "mounted",
         (false, false) => "open",

@@ -53,10 +53,7 @@ fn path(bytes: &Buffer, what: &str) -> Result<CString, JsError> {
 }
 
 fn exact<const N: usize>(bytes: &Buffer, what: &str) -> Result<[u8; N], JsError> {
-    bytes
-        .as_ref()
-        .try_into()
-        .map_err(|_| fail("EINVAL", format!("{what} must be {N} bytes")))
+    bytes.as_ref().try_into().map_err(|_| fail("EINVAL", format!("{what} must be {N} bytes")))
 }
 
 fn u64_of(n: &BigInt) -> u64 {
@@ -74,27 +71,14 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
     let (tree, root) =
         clone_tree(&backing).map_err(|e| system("opening the backing directory", e))?;
     let ring_path = std::path::Path::new(&options.ring_path);
-    let (ring, found) = Ring::open(
-        ring_path,
-        options.ring_bytes as usize,
-        &RingIdentity { uuid },
-    )
-    .map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => {
-            fail("RING_FOREIGN", format!("{}: {e}", options.ring_path))
-        }
-        _ => system(
-            &format!("opening the capture ring {}", options.ring_path),
-            e,
-        ),
-    })?;
-    ring.start_drain(
-        uuid,
-        options.epoch,
-        last,
-        chain,
-        u64_of(&options.last_clock),
-    );
+    let (ring, found) = Ring::open(ring_path, options.ring_bytes as usize, &RingIdentity { uuid })
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::InvalidData => {
+                fail("RING_FOREIGN", format!("{}: {e}", options.ring_path))
+            }
+            _ => system(&format!("opening the capture ring {}", options.ring_path), e),
+        })?;
+    ring.start_drain(uuid, options.epoch, last, chain, u64_of(&options.last_clock));
     let recovered = match found {
         Found::Created => Default::default(),
         Found::Clean | Found::ToRecover => ring.recover(last),
@@ -171,10 +155,7 @@ fn inherited_flags(fd: i32) -> libc::c_ulong {
         (libc::ST_NODEV, libc::MS_NODEV),
         (libc::ST_NOEXEC, libc::MS_NOEXEC),
     ];
-    pairs
-        .into_iter()
-        .filter(|(st_flag, _)| st.f_flag & st_flag != 0)
-        .fold(0, |f, (_, ms)| f | ms)
+    pairs.into_iter().filter(|(st_flag, _)| st.f_flag & st_flag != 0).fold(0, |f, (_, ms)| f | ms)
 }
 
 /// Device number of the newest mount at a mountpoint, from /proc/self/mountinfo (never by stat: the
@@ -203,19 +184,11 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
     let open = registry::get(handle)?;
     let v = &open.volume;
     let device = open_device().map_err(|e| system("opening /dev/fuse", e))?;
-    let root = v
-        .stat(&v.root)
-        .map_err(|e| system("reading the backing directory", e))?;
+    let root = v.stat(&v.root).map_err(|e| system("reading the backing directory", e))?;
     let source = format!("holdfast:{}", open.name);
     let flags = inherited_flags(v.mount_fd());
-    attach(
-        &device,
-        &open.mountpoint,
-        &source,
-        u32::from(root.stx_mode),
-        flags,
-    )
-    .map_err(|e| system("mounting", e))?;
+    attach(&device, &open.mountpoint, &source, u32::from(root.stx_mode), flags)
+        .map_err(|e| system("mounting", e))?;
     let started = (|| -> Result<_, Errno> {
         let uring = open.uring && uring::enable();
         let agreed = negotiate(&device, v.options.writeback, v.options.exclusive, uring)?;
@@ -292,16 +265,11 @@ pub fn close_volume(handle: u32) -> Result<(), JsError> {
 #[napi]
 pub fn sync_backing(handle: u32) -> Result<(), JsError> {
     let open = registry::get(handle)?;
-    open.volume
-        .sync_backing()
-        .map_err(|e| system("syncing the backing file system", e))
+    open.volume.sync_backing().map_err(|e| system("syncing the backing file system", e))
 }
 
 fn monotonic_ns() -> u64 {
-    let mut ts = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: ts is a valid out-pointer.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
     ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
@@ -316,21 +284,11 @@ pub struct HoldResult {
 #[napi]
 pub fn hold(handle: u32, max_ms: u32) -> Result<HoldResult, JsError> {
     let open = registry::get(handle)?;
-    if !open
-        .volume
-        .gate
-        .hold(Duration::from_millis(u64::from(max_ms)))
-    {
-        return Err(fail(
-            "HOLD_TIMEOUT",
-            format!("I/O did not come to rest within {max_ms} ms"),
-        ));
+    if !open.volume.gate.hold(Duration::from_millis(u64::from(max_ms))) {
+        return Err(fail("HOLD_TIMEOUT", format!("I/O did not come to rest within {max_ms} ms")));
     }
     let seq = open.volume.ring.captured_seq();
-    Ok(HoldResult {
-        start_ns: monotonic_ns().into(),
-        seq: seq.into(),
-    })
+    Ok(HoldResult { start_ns: monotonic_ns().into(), seq: seq.into() })
 }
 
 #[napi]
@@ -338,10 +296,7 @@ pub fn release(handle: u32) -> Result<BigInt, JsError> {
     let open = registry::get(handle)?;
     match open.volume.gate.release() {
         Some(held) => Ok((held.as_nanos() as u64).into()),
-        None => Err(fail(
-            "HOLD_EXPIRED",
-            "the watchdog had released I/O already",
-        )),
+        None => Err(fail("HOLD_EXPIRED", "the watchdog had released I/O already")),
     }
 }
 
@@ -354,20 +309,14 @@ pub fn marker(handle: u32, name: String) -> Result<BigInt, JsError> {
     }
     let header = own_header(Op::Marker, Oid::NONE);
     let mut writer = SlotWriter::new(v.ring.clone());
-    let seq = writer.append(
-        RECORD_HEADER + 16 + name.len(),
-        v.options.ring_wait,
-        |buf| {
-            let mut e = Encoder::new(buf, &header);
-            e.name(name.as_bytes());
-            e.finish()
-        },
-    );
+    let seq = writer.append(RECORD_HEADER + 16 + name.len(), v.options.ring_wait, |buf| {
+        let mut e = Encoder::new(buf, &header);
+        e.name(name.as_bytes());
+        e.finish()
+    });
     // A reader may start here: everything is bound anew.
     v.rebind_all();
-    Ok(seq
-        .ok_or_else(|| fail("ENOSPC", "the capture ring is full"))?
-        .into())
+    Ok(seq.ok_or_else(|| fail("ENOSPC", "the capture ring is full"))?.into())
 }
 
 #[napi(object)]
@@ -380,21 +329,10 @@ pub struct JsScanOptions {
 pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
     let open = registry::get(handle)?;
     let pairs = options.objects.chunks_exact(2);
-    let objects = pairs
-        .map(|p| Oid {
-            ino: p[0],
-            gen: p[1],
-        })
-        .collect();
+    let objects = pairs.map(|p| Oid { ino: p[0], gen: p[1] }).collect();
     let changed_since_ns = u64_of(&options.changed_since_ns);
-    scan(
-        &open.volume,
-        ScanOptions {
-            changed_since_ns,
-            objects,
-        },
-    )
-    .map_err(|e| system("starting the re-capture", e))
+    scan(&open.volume, ScanOptions { changed_since_ns, objects })
+        .map_err(|e| system("starting the re-capture", e))
 }
 
 #[napi]

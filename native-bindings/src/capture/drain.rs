@@ -61,9 +61,7 @@ impl Ring {
         d.clock = clock;
         self.journaled.store(last, Ordering::Release);
         self.journaled_at.store(clock, Ordering::Relaxed);
-        self.control()
-            .next_seq
-            .fetch_max(last + 1, Ordering::SeqCst);
+        self.control().next_seq.fetch_max(last + 1, Ordering::SeqCst);
     }
 
     pub(super) fn kick_drain(&self) {
@@ -154,10 +152,7 @@ impl Ring {
                 let slot = self.map.base().add(offset as usize);
                 let head = &*slot.cast::<SlotHeader>();
                 let len = head.record_len as usize;
-                (
-                    head,
-                    std::slice::from_raw_parts_mut(slot.add(RECORD_AT), len),
-                )
+                (head, std::slice::from_raw_parts_mut(slot.add(RECORD_AT), len))
             };
             let len = record.len();
             d.clock = head.time.max(d.clock + 1);
@@ -184,10 +179,7 @@ impl Ring {
                     len: bytes.len(),
                 });
             } else {
-                if open
-                    .as_ref()
-                    .is_some_and(|f| f.body + len > FRAME_TARGET_BYTES && f.body > 0)
-                {
+                if open.as_ref().is_some_and(|f| f.body + len > FRAME_TARGET_BYTES && f.body > 0) {
                     if let Some(frame) = open.take() {
                         at = self.close_frame(&mut d, frame, out);
                     }
@@ -223,12 +215,7 @@ impl Ring {
         let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.base().add(offset), len) };
         let h = d.frame_header(frame.records, frame.first, frame.last);
         d.chain = seal_frame(bytes, &h);
-        out.frames.push(TakenFrame {
-            first_seq: frame.first,
-            last_seq: frame.last,
-            offset,
-            len,
-        });
+        out.frames.push(TakenFrame { first_seq: frame.first, last_seq: frame.last, offset, len });
         (frame.at + len + 63) & !63
     }
 
@@ -306,13 +293,7 @@ struct OpenFrame {
 
 impl OpenFrame {
     fn new(at: usize, first: u64, last: u64) -> Self {
-        Self {
-            at,
-            body: 0,
-            records: 0,
-            first,
-            last,
-        }
+        Self { at, body: 0, records: 0, first, last }
     }
 }
 

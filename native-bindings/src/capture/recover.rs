@@ -32,23 +32,19 @@ impl Ring {
         let mut highest = last;
         let mut busy = vec![false; self.chunks];
         for (chunk, busy) in busy.iter_mut().enumerate() {
-            self.walk(chunk, |head, offset, record| {
-                match head.state.load(Ordering::Acquire) {
-                    PUBLISHED if head.seq > last => {
-                        self.index_of(head.seq).store(offset, Ordering::Release);
-                        self.outstanding[chunk].fetch_add(1, Ordering::SeqCst);
-                        self.pending_bytes
-                            .fetch_add(record.len() as u64, Ordering::Relaxed);
-                        highest = highest.max(head.seq);
-                        out.pending += 1;
-                        *busy = true;
-                    }
-                    INTENT => out.intents.push(Intent {
-                        record: record.to_vec(),
-                        handles: head.handles,
-                    }),
-                    _ => {}
+            self.walk(chunk, |head, offset, record| match head.state.load(Ordering::Acquire) {
+                PUBLISHED if head.seq > last => {
+                    self.index_of(head.seq).store(offset, Ordering::Release);
+                    self.outstanding[chunk].fetch_add(1, Ordering::SeqCst);
+                    self.pending_bytes.fetch_add(record.len() as u64, Ordering::Relaxed);
+                    highest = highest.max(head.seq);
+                    out.pending += 1;
+                    *busy = true;
                 }
+                INTENT => {
+                    out.intents.push(Intent { record: record.to_vec(), handles: head.handles })
+                }
+                _ => {}
             });
         }
         // A number handed out but never published: its intent is re-captured behind everything.

@@ -170,10 +170,7 @@ fn map(file: &File, ring_bytes: usize) -> io::Result<Mapping> {
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    let mapping = Mapping {
-        base: base.cast(),
-        len,
-    };
+    let mapping = Mapping { base: base.cast(), len };
     // SAFETY: replaces the first ring_bytes of our own mapping.
     let at = unsafe {
         libc::mmap(
@@ -262,10 +259,7 @@ impl Ring {
 
     fn check(have: usize, _id: &RingIdentity) -> io::Result<Found> {
         if (have - CONTROL_BYTES) % CHUNK_BYTES != 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "ring file has an odd size",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "ring file has an odd size"));
         }
         Ok(Found::ToRecover)
     }
@@ -292,11 +286,7 @@ impl Ring {
         if c.boot_id != boot_id() {
             return Ok(Found::Created);
         }
-        Ok(if c.clean.load(Ordering::Acquire) == 1 {
-            Found::Clean
-        } else {
-            Found::ToRecover
-        })
+        Ok(if c.clean.load(Ordering::Acquire) == 1 { Found::Clean } else { Found::ToRecover })
     }
 
     fn write_control(map: &Mapping, bytes: usize, id: &RingIdentity) {

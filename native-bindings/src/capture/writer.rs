@@ -37,10 +37,7 @@ pub struct Reserved {
 }
 
 fn now_ns() -> u64 {
-    let mut ts = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: ts is a valid out-pointer.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut ts) };
     ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
@@ -53,11 +50,7 @@ fn slot_len(record_len: usize) -> usize {
 
 impl SlotWriter {
     pub fn new(ring: Arc<Ring>) -> Self {
-        Self {
-            ring,
-            chunk: None,
-            at: 0,
-        }
+        Self { ring, chunk: None, at: 0 }
     }
 
     pub fn ring(&self) -> &Arc<Ring> {
@@ -176,14 +169,10 @@ impl SlotWriter {
             let seq = ring.control().next_seq.fetch_add(1, Ordering::SeqCst);
             (*head).seq = seq;
             (*head).state.store(PUBLISHED, Ordering::Release);
-            ring.index_of(seq)
-                .store(ring.offset_of(reserved.slot), Ordering::Release);
+            ring.index_of(seq).store(ring.offset_of(reserved.slot), Ordering::Release);
             ring.captured_at.store(now, Ordering::Relaxed);
-            ring.captured_bytes
-                .fetch_add(record_len as u64, Ordering::Relaxed);
-            let pending = ring
-                .pending_bytes
-                .fetch_add(record_len as u64, Ordering::Relaxed);
+            ring.captured_bytes.fetch_add(record_len as u64, Ordering::Relaxed);
+            let pending = ring.pending_bytes.fetch_add(record_len as u64, Ordering::Relaxed);
             if ring.drain_waits.load(Ordering::Relaxed)
                 && pending + record_len as u64 >= ring.wake_bytes.load(Ordering::Relaxed)
             {

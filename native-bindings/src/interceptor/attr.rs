@@ -15,11 +15,7 @@ const MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
 pub fn stat_at(dir: RawFd, name: &CStr) -> Res<Stat> {
     // SAFETY: all zero is a valid statx buffer.
     let mut st: Stat = unsafe { std::mem::zeroed() };
-    let empty = if name.is_empty() {
-        libc::AT_EMPTY_PATH
-    } else {
-        0
-    };
+    let empty = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_SYNC_AS_STAT | empty;
     // SAFETY: valid string and out-pointer.
     check(unsafe { libc::statx(dir, name.as_ptr(), flags, MASK, &mut st) })?;
@@ -44,17 +40,11 @@ pub fn decode_dev(dev: u32) -> libc::dev_t {
 }
 
 pub fn mtime(st: &Stat) -> Time {
-    Time {
-        sec: st.stx_mtime.tv_sec,
-        nsec: st.stx_mtime.tv_nsec,
-    }
+    Time { sec: st.stx_mtime.tv_sec, nsec: st.stx_mtime.tv_nsec }
 }
 
 pub fn atime(st: &Stat) -> Time {
-    Time {
-        sec: st.stx_atime.tv_sec,
-        nsec: st.stx_atime.tv_nsec,
-    }
+    Time { sec: st.stx_atime.tv_sec, nsec: st.stx_atime.tv_nsec }
 }
 
 /// Change time in ns since the epoch.
@@ -87,11 +77,7 @@ pub fn to_attr(st: &Stat) -> Attr {
 }
 
 fn sx(t: &libc::statx_timestamp) -> SxTime {
-    SxTime {
-        tv_sec: t.tv_sec,
-        tv_nsec: t.tv_nsec,
-        reserved: 0,
-    }
+    SxTime { tv_sec: t.tv_sec, tv_nsec: t.tv_nsec, reserved: 0 }
 }
 
 /// The kernel's `fuse_statx`, with birth time.

@@ -42,27 +42,15 @@ fn encode(
         owner = (st.stx_uid, st.stx_gid);
     }
     let mut e = Encoder::new(buf, &header);
-    e.oid(parent.oid)
-        .time(pmtime)
-        .u32(wanted.rdev)
-        .u32(wanted.mode)
-        .u32(wanted.umask);
-    e.u32(owner.0)
-        .u32(owner.1)
-        .name(wanted.name)
-        .payload()
-        .raw(wanted.target);
+    e.oid(parent.oid).time(pmtime).u32(wanted.rdev).u32(wanted.mode).u32(wanted.umask);
+    e.u32(owner.0).u32(owner.1).name(wanted.name).payload().raw(wanted.target);
     e.finish()
 }
 
 impl Volume {
     pub(super) fn op_mknod(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let arg: MknodIn = r.arg()?;
-        let mode = if arg.mode & libc::S_IFMT == 0 {
-            arg.mode | libc::S_IFREG
-        } else {
-            arg.mode
-        };
+        let mode = if arg.mode & libc::S_IFMT == 0 { arg.mode | libc::S_IFREG } else { arg.mode };
         let wanted = Wanted {
             op: Op::Mknod,
             name: r.name()?,
@@ -90,14 +78,7 @@ impl Volume {
     pub(super) fn op_symlink(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let (name, target) = r.two_names()?;
         let mode = libc::S_IFLNK | 0o777;
-        let wanted = Wanted {
-            op: Op::Symlink,
-            name,
-            mode,
-            rdev: 0,
-            umask: 0,
-            target,
-        };
+        let wanted = Wanted { op: Op::Symlink, name, mode, rdev: 0, umask: 0, target };
         self.create(w, r, &wanted)
     }
 
@@ -129,14 +110,7 @@ impl Volume {
             let _binding = inode.binding.lock();
             self.set_bound(&inode);
             self.publish(w, slot, |buf| {
-                encode(
-                    buf,
-                    &header,
-                    wanted,
-                    &parent,
-                    mtime(&pst),
-                    Some((&inode, &st)),
-                )
+                encode(buf, &header, wanted, &parent, mtime(&pst), Some((&inode, &st)))
             });
         }
         drop(locks);
@@ -177,14 +151,7 @@ impl Volume {
         let fd = self.table.descriptor(&inode, Access::Path)?;
         let header = w.header(&r.header, Op::Link, inode.oid);
         let encode = |buf: &mut [u8], time: Time, mode: u32, pmtime: Time| {
-            let mut e = Encoder::new(
-                buf,
-                &Header {
-                    time,
-                    mode,
-                    ..header
-                },
-            );
+            let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             e.oid(parent.oid).time(pmtime).name(bytes);
             e.finish()
         };
@@ -242,11 +209,7 @@ impl Volume {
                 owner = (st.stx_uid, st.stx_gid);
             }
             let mut e = Encoder::new(buf, &h);
-            e.oid(parent.oid)
-                .u32(arg.mode)
-                .u32(arg.umask)
-                .u32(owner.0)
-                .u32(owner.1);
+            e.oid(parent.oid).u32(arg.mode).u32(arg.umask).u32(owner.0).u32(owner.1);
             e.finish()
         };
         let _inside = self.gate.enter();
@@ -267,9 +230,7 @@ impl Volume {
         };
         let st = stat_fd(fd.as_raw_fd())?;
         let handle = FileHandle::of(fd.as_raw_fd(), c"")?;
-        let inode = self
-            .table
-            .enter(handle.oid(st.stx_ino), handle, libc::S_IFREG, 1);
+        let inode = self.table.enter(handle.oid(st.stx_ino), handle, libc::S_IFREG, 1);
         inode.tmpfile.store(true, Ordering::Release);
         self.table.pin(&inode);
         self.table.keep(&inode, fd, Access::Write);
@@ -279,11 +240,7 @@ impl Volume {
         self.publish(w, slot, |buf| encode(buf, Some((&inode, &st))));
         drop(locks);
         w.out.push(&self.entry(&inode, &st));
-        w.out.push(&OpenOut {
-            fh: 0,
-            open_flags: FOPEN_KEEP_CACHE,
-            backing_id: 0,
-        });
+        w.out.push(&OpenOut { fh: 0, open_flags: FOPEN_KEEP_CACHE, backing_id: 0 });
         Ok(Reply::Done)
     }
 }

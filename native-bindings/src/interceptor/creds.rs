@@ -50,34 +50,19 @@ impl Creds {
         // SAFETY: plain calls with valid pointers; unshare(CLONE_FS) gives the thread its own umask.
         unsafe {
             check(libc::unshare(libc::CLONE_FS))?;
-            check(libc::prctl(
-                libc::PR_SET_SECUREBITS,
-                SECBIT_NO_SETUID_FIXUP,
-                0,
-                0,
-                0,
-            ))?;
+            check(libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0))?;
             check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) as i32)?;
             libc::syscall(libc::SYS_setfsuid, 0);
             libc::syscall(libc::SYS_setfsgid, 0);
             libc::umask(0);
-            let mut header = CapHeader {
-                version: CAP_VERSION_3,
-                pid: 0,
-            };
+            let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
             let mut full = [CapData::default(); 2];
             check(libc::syscall(libc::SYS_capget, &mut header, full.as_mut_ptr()) as i32)?;
             for half in &mut full {
                 half.effective = half.permitted;
             }
             check(libc::syscall(libc::SYS_capset, &mut header, full.as_ptr()) as i32)?;
-            Ok(Self {
-                uid: 0,
-                gid: 0,
-                umask: 0,
-                dropped: 0,
-                full,
-            })
+            Ok(Self { uid: 0, gid: 0, umask: 0, dropped: 0, full })
         }
     }
 
@@ -123,10 +108,7 @@ impl Creds {
         }
         let mut caps = self.full;
         caps[0].effective &= !drop;
-        let mut header = CapHeader {
-            version: CAP_VERSION_3,
-            pid: 0,
-        };
+        let mut header = CapHeader { version: CAP_VERSION_3, pid: 0 };
         // SAFETY: valid pointers; lowering effective capabilities and raising permitted ones is allowed.
         unsafe { libc::syscall(libc::SYS_capset, &mut header, caps.as_ptr()) };
         self.dropped = drop;

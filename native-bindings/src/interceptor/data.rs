@@ -34,12 +34,7 @@ fn pwrite_all(fd: i32, bytes: &[u8], offset: u64) -> Res<usize> {
         let rest = &bytes[done..];
         // SAFETY: valid buffer of that length.
         let n = check_len(unsafe {
-            libc::pwrite(
-                fd,
-                rest.as_ptr().cast(),
-                rest.len(),
-                (offset as usize + done) as i64,
-            )
+            libc::pwrite(fd, rest.as_ptr().cast(), rest.len(), (offset as usize + done) as i64)
         });
         match n {
             Ok(0) => break,
@@ -87,10 +82,7 @@ impl Volume {
         let fd = self.table.descriptor(&inode, Access::Read).ok()?;
         let size = (arg.size as usize).min(IO_BYTES_MAX);
         let whole = out.fill(size, |buf| {
-            let iov = libc::iovec {
-                iov_base: buf.as_mut_ptr().cast(),
-                iov_len: buf.len(),
-            };
+            let iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
             // SAFETY: valid buffer of that length.
             let n = check_len(unsafe {
                 libc::preadv2(raw(&fd), &iov, 1, arg.offset as i64, libc::RWF_NOWAIT)
@@ -133,10 +125,7 @@ impl Volume {
             let all = arg.flags as i32 & libc::O_SYNC == libc::O_SYNC;
             self.make_durable(&inode, &fd, !all)?;
         }
-        w.out.push(&WriteOut {
-            size: n as u32,
-            padding: 0,
-        });
+        w.out.push(&WriteOut { size: n as u32, padding: 0 });
         Ok(Reply::Done)
     }
 
@@ -167,11 +156,7 @@ impl Volume {
         };
         let st = stat_fd(raw(fd))?;
         self.bind(w, inode);
-        let done = Header {
-            time: mtime(&st),
-            mode: u32::from(st.stx_mode),
-            ..header
-        };
+        let done = Header { time: mtime(&st), mode: u32::from(st.stx_mode), ..header };
         self.publish(w, slot, |buf| encode_write(buf, &done, arg.offset, n));
         drop(locks);
         self.saw(inode, &st);
@@ -184,24 +169,16 @@ impl Volume {
         let fd = self.table.descriptor(&inode, Access::Write)?;
         let header = w.header(&r.header, Op::Fallocate, inode.oid);
         let encode = |buf: &mut [u8], time: Time, mode: u32, size: u64| {
-            let mut e = Encoder::new(
-                buf,
-                &Header {
-                    time,
-                    mode,
-                    ..header
-                },
-            );
+            let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             e.u32(arg.mode).u64(arg.offset).u64(arg.length).u64(size);
             e.finish()
         };
         let _inside = self.gate.enter();
         let objects = [Some(&inode), None];
-        let slot = self.reserve(w, RECORD_HEADER + 32, objects, |buf| {
-            encode(buf, Time::UNKNOWN, 0, 0)
-        })?;
-        w.creds
-            .assume(r.header.uid, r.header.gid, r.header.uid != 0);
+        let slot =
+            self.reserve(w, RECORD_HEADER + 32, objects, |buf| encode(buf, Time::UNKNOWN, 0, 0))?;
+        // The request does not say whether the caller may keep set-uid: only root may.
+        self.become_writer(w, &r.header, raw(&fd), r.header.uid != 0)?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
         let (mode, offset, len) = (arg.mode as i32, arg.offset as i64, arg.length as i64);
         // SAFETY: plain call.
@@ -231,14 +208,7 @@ impl Volume {
         let to = self.table.descriptor(&target, Access::Write)?;
         let header = w.header(&r.header, Op::Copy, target.oid);
         let encode = |buf: &mut [u8], time: Time, mode: u32, len: u64| {
-            let mut e = Encoder::new(
-                buf,
-                &Header {
-                    time,
-                    mode,
-                    ..header
-                },
-            );
+            let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             e.oid(source.oid).u64(arg.off_in).u64(arg.off_out).u64(len);
             e.finish()
         };
@@ -248,8 +218,6 @@ impl Volume {
         let slot = self.reserve(w, RECORD_HEADER + 48, objects, |buf| {
             encode(buf, Time::UNKNOWN, 0, arg.len.min(COPY_BYTES_MAX))
         })?;
-        w.creds
-            .assume(r.header.uid, r.header.gid, r.header.uid != 0);
         let locks = EffectLocks::new([Some(&source), Some(&target), None, None]);
         let (mut off_in, mut off_out) = (arg.off_in as i64, arg.off_out as i64);
         // SAFETY: valid pointers to the offsets.
@@ -261,10 +229,7 @@ impl Volume {
             Ok(n) if n > 0 && !target.is_gone() => n,
             other => {
                 w.writer.abort(slot);
-                w.out.push(&WriteOut {
-                    size: other? as u32,
-                    padding: 0,
-                });
+                w.out.push(&WriteOut { size: other? as u32, padding: 0 });
                 return Ok(Reply::Done);
             }
         };
@@ -276,24 +241,15 @@ impl Volume {
         if same || nameless {
             // The source cannot be read at the replay: the bytes themselves are captured.
             w.writer.abort(slot);
-            let header = Header {
-                time: mtime(&st),
-                mode: u32::from(st.stx_mode),
-                ..header
-            };
+            let header = Header { time: mtime(&st), mode: u32::from(st.stx_mode), ..header };
             self.capture_range(w, &header, raw(&to), arg.off_out, n as u64)?;
         } else {
             self.bind(w, &source);
-            self.publish(w, slot, |buf| {
-                encode(buf, mtime(&st), u32::from(st.stx_mode), n as u64)
-            });
+            self.publish(w, slot, |buf| encode(buf, mtime(&st), u32::from(st.stx_mode), n as u64));
         }
         drop(locks);
         self.saw(&target, &st);
-        w.out.push(&WriteOut {
-            size: n as u32,
-            padding: 0,
-        });
+        w.out.push(&WriteOut { size: n as u32, padding: 0 });
         Ok(Reply::Done)
     }
 
@@ -306,10 +262,7 @@ impl Volume {
         offset: u64,
         len: u64,
     ) -> Res<()> {
-        let header = Header {
-            op: Op::Write,
-            ..*header
-        };
+        let header = Header { op: Op::Write, ..*header };
         let mut at = offset;
         let end = offset + len;
         while at < end {

@@ -48,12 +48,7 @@ pub fn read_entries(
         let len = u16::from_ne_bytes([e[16], e[17]]) as usize;
         let name = &e[19..len];
         let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
-        let entry = RawEntry {
-            ino: number(0),
-            next: number(8),
-            kind: e[18],
-            name: &name[..end],
-        };
+        let entry = RawEntry { ino: number(0), next: number(8), kind: e[18], name: &name[..end] };
         if !see(entry)? {
             return Ok(true);
         }
@@ -104,10 +99,7 @@ impl Volume {
     fn stream(&self, inode: &Inode, dir: i32, offset: u64) -> Res<OwnedFd> {
         if offset != 0 {
             let mut streams = self.streams.lock();
-            if let Some(i) = streams
-                .iter()
-                .position(|s| s.0 == inode.oid && s.1 == offset)
-            {
+            if let Some(i) = streams.iter().position(|s| s.0 == inode.oid && s.1 == offset) {
                 return Ok(streams.swap_remove(i).2);
             }
         }
@@ -136,11 +128,7 @@ impl Volume {
         plus: bool,
     ) -> Res<bool> {
         let dirent = std::mem::size_of::<Dirent>();
-        let head = if plus {
-            std::mem::size_of::<EntryOut>() + dirent
-        } else {
-            dirent
-        };
+        let head = if plus { std::mem::size_of::<EntryOut>() + dirent } else { dirent };
         let len = (head + e.name.len() + 7) & !7;
         if len > space {
             return Ok(false);

@@ -10,11 +10,7 @@ pub type Res<T> = Result<T, Errno>;
 impl Errno {
     /// The calling thread's errno.
     pub fn last() -> Self {
-        Self(
-            std::io::Error::last_os_error()
-                .raw_os_error()
-                .unwrap_or(libc::EIO),
-        )
+        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     }
 }
 

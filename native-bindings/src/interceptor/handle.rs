@@ -33,17 +33,9 @@ impl FileHandle {
     /// Errors: ENOENT; EOPNOTSUPP when the file system has no handles; EOVERFLOW when they are longer
     /// than this supports.
     pub fn of(dir: RawFd, name: &CStr) -> Res<Self> {
-        let mut raw = RawHandle {
-            bytes: HANDLE_BYTES_MAX as u32,
-            kind: 0,
-            data: [0; 24],
-        };
+        let mut raw = RawHandle { bytes: HANDLE_BYTES_MAX as u32, kind: 0, data: [0; 24] };
         let mut mount_id: libc::c_int = 0;
-        let flags = if name.is_empty() {
-            libc::AT_EMPTY_PATH
-        } else {
-            0
-        };
+        let flags = if name.is_empty() { libc::AT_EMPTY_PATH } else { 0 };
         // SAFETY: raw has the layout of struct file_handle with room for `bytes` bytes.
         check(unsafe {
             libc::syscall(
@@ -55,20 +47,12 @@ impl FileHandle {
                 flags,
             ) as libc::c_int
         })?;
-        Ok(Self {
-            kind: raw.kind,
-            len: raw.bytes as u8,
-            bytes: raw.data,
-        })
+        Ok(Self { kind: raw.kind, len: raw.bytes as u8, bytes: raw.data })
     }
 
     /// Opens the object; `mount` is a descriptor on the backing mount. ESTALE when it is gone.
     pub fn open(&self, mount: RawFd, flags: i32) -> Res<OwnedFd> {
-        let mut raw = RawHandle {
-            bytes: u32::from(self.len),
-            kind: self.kind,
-            data: self.bytes,
-        };
+        let mut raw = RawHandle { bytes: u32::from(self.len), kind: self.kind, data: self.bytes };
         // SAFETY: raw has the layout of struct file_handle.
         let fd = check(unsafe {
             libc::syscall(
@@ -93,11 +77,7 @@ impl FileHandle {
     }
 
     pub fn stored(&self) -> StoredHandle {
-        let mut s = StoredHandle {
-            kind: self.kind,
-            len: u32::from(self.len),
-            bytes: [0; 32],
-        };
+        let mut s = StoredHandle { kind: self.kind, len: u32::from(self.len), bytes: [0; 32] };
         s.bytes[..HANDLE_BYTES_MAX].copy_from_slice(&self.bytes);
         s
     }
@@ -108,11 +88,7 @@ impl FileHandle {
         }
         let mut bytes = [0; HANDLE_BYTES_MAX];
         bytes.copy_from_slice(&s.bytes[..HANDLE_BYTES_MAX]);
-        Some(Self {
-            kind: s.kind,
-            len: s.len as u8,
-            bytes,
-        })
+        Some(Self { kind: s.kind, len: s.len as u8, bytes })
     }
 }
 
@@ -133,10 +109,7 @@ impl CName {
         }
         let mut buf = [0; 1025];
         buf[..name.len()].copy_from_slice(name);
-        Ok(Self {
-            buf,
-            len: name.len(),
-        })
+        Ok(Self { buf, len: name.len() })
     }
 
     pub fn as_c(&self) -> &CStr {

@@ -34,10 +34,7 @@ impl Volume {
         let fd = self.table.descriptor(&inode, Access::Read)?;
         let mut value = [0u8; 28];
         let out = IoctlOut::default();
-        if matches!(
-            arg.cmd,
-            FS_IOC_GETFLAGS | FS_IOC_FSGETXATTR | FS_IOC_GETVERSION
-        ) {
+        if matches!(arg.cmd, FS_IOC_GETFLAGS | FS_IOC_FSGETXATTR | FS_IOC_GETVERSION) {
             // SAFETY: the kernel writes at most `len` bytes for these commands.
             check(unsafe {
                 libc::ioctl(raw(&fd), libc::c_ulong::from(arg.cmd), value.as_mut_ptr())
@@ -48,29 +45,17 @@ impl Volume {
         }
         let given = r.rest.get(..len).ok_or(Errno(libc::EINVAL))?;
         value[..len].copy_from_slice(given);
-        let op = if len == 4 {
-            Op::Setflags
-        } else {
-            Op::Setxflags
-        };
+        let op = if len == 4 { Op::Setflags } else { Op::Setxflags };
         let header = w.header(&r.header, op, inode.oid);
         let encode = |buf: &mut [u8], time: Time, mode: u32| {
-            let mut e = Encoder::new(
-                buf,
-                &Header {
-                    time,
-                    mode,
-                    ..header
-                },
-            );
+            let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             e.raw(&value[..len]);
             e.finish()
         };
         let _inside = self.gate.enter();
         let objects = [Some(&inode), None];
-        let slot = self.reserve(w, RECORD_HEADER + 40, objects, |buf| {
-            encode(buf, Time::UNKNOWN, 0)
-        })?;
+        let slot =
+            self.reserve(w, RECORD_HEADER + 40, objects, |buf| encode(buf, Time::UNKNOWN, 0))?;
         w.creds.assume(r.header.uid, r.header.gid, false);
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
         // SAFETY: the kernel reads at most `len` bytes for these commands.
@@ -85,9 +70,7 @@ impl Volume {
             w.writer.abort(slot);
         } else {
             self.bind(w, &inode);
-            self.publish(w, slot, |buf| {
-                encode(buf, mtime(&st), u32::from(st.stx_mode))
-            });
+            self.publish(w, slot, |buf| encode(buf, mtime(&st), u32::from(st.stx_mode)));
         }
         drop(locks);
         self.saw(&inode, &st);

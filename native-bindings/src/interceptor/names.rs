@@ -38,9 +38,7 @@ impl Volume {
         lookups: u64,
     ) -> Arc<Inode> {
         let kind = u32::from(st.stx_mode) & libc::S_IFMT;
-        let inode = self
-            .table
-            .enter(handle.oid(st.stx_ino), handle, kind, lookups);
+        let inode = self.table.enter(handle.oid(st.stx_ino), handle, kind, lookups);
         self.name(&inode, parent, name);
         inode
     }
@@ -61,10 +59,7 @@ impl Volume {
 
     fn name(&self, inode: &Inode, parent: &Arc<Inode>, name: &[u8]) {
         let mut binding = inode.binding.lock();
-        let known = binding
-            .parent
-            .as_ref()
-            .is_some_and(|p| Arc::ptr_eq(p, parent));
+        let known = binding.parent.as_ref().is_some_and(|p| Arc::ptr_eq(p, parent));
         if !(known && *binding.name == *name) {
             self.table.rebind(&mut binding, Some(parent), name);
         }
@@ -88,10 +83,7 @@ impl Volume {
             Ok((inode, st)) => w.out.push(&self.entry(&inode, &st)),
             Err(Errno(libc::ENOENT)) => {
                 // The kernel remembers that the name is not there.
-                w.out.push(&EntryOut {
-                    entry_valid: self.valid_s(),
-                    ..Default::default()
-                });
+                w.out.push(&EntryOut { entry_valid: self.valid_s(), ..Default::default() });
             }
             Err(e) => return Err(e),
         }

@@ -40,12 +40,7 @@ impl Volume {
         let oid = FileHandle::of(dir, name.as_c())?.oid(st.stx_ino);
         let inode = self.table.find(oid);
         let is_dir = u32::from(st.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-        let doomed = Doomed {
-            oid,
-            inode,
-            links: st.stx_nlink,
-            is_dir,
-        };
+        let doomed = Doomed { oid, inode, links: st.stx_nlink, is_dir };
         if let Some(inode) = &doomed.inode {
             if doomed.links_left() == 0 {
                 self.table.pin(inode);
@@ -76,10 +71,7 @@ impl Volume {
         if doomed.links_left() == 0 {
             inode.unlinked.store(true, Ordering::Release);
         }
-        let here = binding
-            .parent
-            .as_ref()
-            .is_some_and(|p| Arc::ptr_eq(p, parent));
+        let here = binding.parent.as_ref().is_some_and(|p| Arc::ptr_eq(p, parent));
         if here && *binding.name == *name {
             self.table.rebind(binding, None, b"");
         }

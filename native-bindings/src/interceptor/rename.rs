@@ -57,15 +57,8 @@ impl Volume {
         header.mode = u32::from(st.stx_mode);
         let encode = |buf: &mut [u8], old_pmtime: Time, new_pmtime: Time| {
             let mut e = Encoder::new(buf, &header);
-            e.oid(old_parent.oid)
-                .time(old_pmtime)
-                .oid(new_parent.oid)
-                .time(new_pmtime)
-                .u32(flags);
-            e.oid(replaced_oid)
-                .u32(links_left)
-                .name(old_bytes)
-                .name(new_bytes);
+            e.oid(old_parent.oid).time(old_pmtime).oid(new_parent.oid).time(new_pmtime).u32(flags);
+            e.oid(replaced_oid).u32(links_left).name(old_bytes).name(new_bytes);
             e.finish()
         };
         let len = RECORD_HEADER + 96 + old_bytes.len() + new_bytes.len() + 8;
@@ -78,14 +71,7 @@ impl Volume {
         // SAFETY: valid strings.
         let done = check(unsafe {
             let (from, to) = (old_name.as_ptr(), new_name.as_ptr());
-            libc::syscall(
-                libc::SYS_renameat2,
-                raw(&old_dir),
-                from,
-                raw(&new_dir),
-                to,
-                flags,
-            ) as i32
+            libc::syscall(libc::SYS_renameat2, raw(&old_dir), from, raw(&new_dir), to, flags) as i32
         });
         if let Err(e) = done {
             w.writer.abort(slot);
@@ -100,9 +86,8 @@ impl Volume {
         let new_pst = stat_fd(raw(&new_dir))?;
         {
             // Two binding locks, in address order.
-            let mut first = moved
-                .as_ref()
-                .filter(|m| other.is_none_or(|o| m.nodeid() < o.nodeid()));
+            let mut first =
+                moved.as_ref().filter(|m| other.is_none_or(|o| m.nodeid() < o.nodeid()));
             let early = first.take().map(|m| m.binding.lock());
             let mut other_binding = other.map(|o| o.binding.lock());
             let mut moved_binding = match early {

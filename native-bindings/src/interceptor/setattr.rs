@@ -22,10 +22,7 @@ fn wanted(arg: &SetattrIn) -> u32 {
         (k::FATTR_ATIME, valid::ATIME),
         (k::FATTR_MTIME, valid::MTIME),
     ];
-    pairs
-        .into_iter()
-        .filter(|(fattr, _)| arg.valid & fattr != 0)
-        .fold(0, |v, (_, bit)| v | bit)
+    pairs.into_iter().filter(|(fattr, _)| arg.valid & fattr != 0).fold(0, |v, (_, bit)| v | bit)
 }
 
 /// The record; `after` gives the values that the effect left, never "now".
@@ -46,13 +43,7 @@ fn encode(
         (at, mt) = (atime(st), mtime(st));
     }
     let mut e = Encoder::new(buf, &h);
-    e.u32(valid)
-        .u32(mode)
-        .u32(uid)
-        .u32(gid)
-        .u64(size)
-        .time(at)
-        .time(mt);
+    e.u32(valid).u32(mode).u32(uid).u32(gid).u64(size).time(at).time(mt);
     e.finish()
 }
 
@@ -112,26 +103,15 @@ fn apply(inode: &Arc<Inode>, fd: &Arc<OwnedFd>, arg: &SetattrIn) -> (u32, Res<()
     let mut done = 0;
     let owner = arg.valid & (k::FATTR_UID | k::FATTR_GID);
     if owner != 0 {
-        let uid = if owner & k::FATTR_UID != 0 {
-            arg.uid
-        } else {
-            u32::MAX
-        };
-        let gid = if owner & k::FATTR_GID != 0 {
-            arg.gid
-        } else {
-            u32::MAX
-        };
+        let uid = if owner & k::FATTR_UID != 0 { arg.uid } else { u32::MAX };
+        let gid = if owner & k::FATTR_GID != 0 { arg.gid } else { u32::MAX };
         // SAFETY: a valid string.
         let rc =
             check(unsafe { libc::fchownat(raw(fd), c"".as_ptr(), uid, gid, libc::AT_EMPTY_PATH) });
         if let Err(e) = rc {
             return (done, Err(e));
         }
-        done |= wanted(&SetattrIn {
-            valid: owner,
-            ..*arg
-        });
+        done |= wanted(&SetattrIn { valid: owner, ..*arg });
         // A change of owner clears set-uid and set-gid: the mode is part of the effect.
         done |= valid::MODE;
     }
@@ -151,10 +131,7 @@ fn apply(inode: &Arc<Inode>, fd: &Arc<OwnedFd>, arg: &SetattrIn) -> (u32, Res<()
         if let Err(e) = set_times(fd, arg) {
             return (done, Err(e));
         }
-        done |= wanted(&SetattrIn {
-            valid: arg.valid & (k::FATTR_ATIME | k::FATTR_MTIME),
-            ..*arg
-        });
+        done |= wanted(&SetattrIn { valid: arg.valid & (k::FATTR_ATIME | k::FATTR_MTIME), ..*arg });
     }
     (done, Ok(()))
 }

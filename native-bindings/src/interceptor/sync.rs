@@ -45,9 +45,7 @@ impl Volume {
         if captured {
             self.ring.wait_flushed(seq).map_err(Errno)?;
         }
-        self.counters
-            .last_fsync_ns
-            .store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        self.counters.last_fsync_ns.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         Ok(())
     }
 

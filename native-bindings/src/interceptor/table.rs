@@ -197,9 +197,7 @@ impl Table {
         {
             let _shard = self.shard(inode.oid).lock();
             let before = inode.lookups.load(Ordering::Relaxed);
-            inode
-                .lookups
-                .store(before.saturating_sub(n), Ordering::Relaxed);
+            inode.lookups.store(before.saturating_sub(n), Ordering::Relaxed);
         }
         self.drop_unused(inode.clone());
     }
@@ -209,9 +207,7 @@ impl Table {
             let mut shard = self.shard(inode.oid).lock();
             let in_use = inode.lookups.load(Ordering::Relaxed) > 0
                 || inode.children.load(Ordering::Acquire) > 0;
-            let ours = shard
-                .get(&inode.oid)
-                .is_some_and(|i| Arc::ptr_eq(i, &inode));
+            let ours = shard.get(&inode.oid).is_some_and(|i| Arc::ptr_eq(i, &inode));
             if in_use || !ours {
                 return;
             }
@@ -237,10 +233,7 @@ impl Table {
         if let Some(p) = parent {
             p.children.fetch_add(1, Ordering::AcqRel);
         }
-        let new = Binding {
-            parent: parent.cloned(),
-            name: name.into(),
-        };
+        let new = Binding { parent: parent.cloned(), name: name.into() };
         let old = std::mem::replace(binding, new);
         if let Some(p) = old.parent {
             p.children.fetch_sub(1, Ordering::AcqRel);
@@ -262,10 +255,7 @@ impl Table {
         }
         let fd = Arc::new(self.open_object(inode, slot.as_ref(), access)?);
         let new = slot.is_none();
-        *slot = Some(Cached {
-            fd: fd.clone(),
-            access,
-        });
+        *slot = Some(Cached { fd: fd.clone(), access });
         drop(slot);
         if new {
             self.note_open(inode);
@@ -298,10 +288,7 @@ impl Table {
     pub fn keep(&self, inode: &Arc<Inode>, fd: OwnedFd, access: Access) {
         let mut slot = inode.fd.lock();
         if slot.is_none() {
-            *slot = Some(Cached {
-                fd: Arc::new(fd),
-                access,
-            });
+            *slot = Some(Cached { fd: Arc::new(fd), access });
             drop(slot);
             self.note_open(inode);
         }

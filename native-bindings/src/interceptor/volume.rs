@@ -113,17 +113,12 @@ struct CommCache {
 
 impl Default for CommCache {
     fn default() -> Self {
-        Self {
-            entries: Box::new([(0, 0, [0; 16]); 64]),
-        }
+        Self { entries: Box::new([(0, 0, [0; 16]); 64]) }
     }
 }
 
 fn coarse_ns() -> u64 {
-    let mut ts = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: ts is a valid out-pointer.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut ts) };
     ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
@@ -149,19 +144,14 @@ impl CommCache {
 }
 
 fn descriptor_limit() -> usize {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: valid pointers; raising the soft limit to the hard one is always allowed.
     unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
         limit.rlim_cur = limit.rlim_max;
         libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
     }
-    (limit.rlim_max as usize / 2)
-        .saturating_sub(DESCRIPTORS_SPARE)
-        .clamp(64, 8192)
+    (limit.rlim_max as usize / 2).saturating_sub(DESCRIPTORS_SPARE).clamp(64, 8192)
 }
 
 impl Volume {
@@ -226,9 +216,7 @@ impl Volume {
             return stat_fd(self.table.descriptor(inode, Access::Path)?.as_raw_fd());
         }
         // Not worth a cached descriptor.
-        let fd = inode
-            .handle
-            .open(self.mount_fd(), libc::O_PATH | libc::O_NOFOLLOW)?;
+        let fd = inode.handle.open(self.mount_fd(), libc::O_PATH | libc::O_NOFOLLOW)?;
         stat_fd(fd.as_raw_fd())
     }
 
@@ -244,11 +232,7 @@ impl Volume {
     /// The answer that tells the kernel of an object.
     pub fn entry(&self, inode: &Arc<Inode>, st: &Stat) -> EntryOut {
         EntryOut {
-            nodeid: if Arc::ptr_eq(inode, &self.root) {
-                1
-            } else {
-                inode.nodeid()
-            },
+            nodeid: if Arc::ptr_eq(inode, &self.root) { 1 } else { inode.nodeid() },
             generation: inode.oid.gen,
             entry_valid: self.valid_s(),
             attr_valid: self.valid_s(),
@@ -354,10 +338,7 @@ impl Volume {
 
     /// The record that is being published says where the object is: no BIND is needed.
     pub fn set_bound(&self, inode: &Inode) {
-        inode.bound.store(
-            self.bind_generation.load(Ordering::Acquire),
-            Ordering::Release,
-        );
+        inode.bound.store(self.bind_generation.load(Ordering::Acquire), Ordering::Release);
     }
 
     /// Becomes the caller for a change of a file's data; `kill`: it lacks CAP_FSETID.
@@ -375,9 +356,7 @@ impl Volume {
     /// Remembers the change time that an effect of ours left, to tell changes of others.
     pub fn saw(&self, inode: &Inode, st: &Stat) {
         if !self.options.exclusive {
-            inode
-                .ctime_seen
-                .store(super::attr::ctime_ns(st), Ordering::Relaxed);
+            inode.ctime_seen.store(super::attr::ctime_ns(st), Ordering::Relaxed);
         }
     }
 }

@@ -93,13 +93,9 @@ impl Volume {
         let target = Target::of(self, &self.inode(r.header.nodeid))?;
         if arg.size == 0 {
             let n = target.get(&name, &mut [])?;
-            w.out.push(&GetxattrOut {
-                size: n as u32,
-                padding: 0,
-            });
+            w.out.push(&GetxattrOut { size: n as u32, padding: 0 });
         } else {
-            w.out
-                .fill(arg.size as usize, |buf| target.get(&name, buf))?;
+            w.out.fill(arg.size as usize, |buf| target.get(&name, buf))?;
         }
         Ok(Reply::Done)
     }
@@ -114,10 +110,7 @@ impl Volume {
         let names = buf[..n].split_inclusive(|b| *b == 0).filter(visible);
         let total: usize = names.clone().map(<[u8]>::len).sum();
         if arg.size == 0 {
-            w.out.push(&GetxattrOut {
-                size: total as u32,
-                padding: 0,
-            });
+            w.out.push(&GetxattrOut { size: total as u32, padding: 0 });
         } else if total > arg.size as usize {
             return Err(Errno(libc::ERANGE));
         } else {
@@ -158,14 +151,7 @@ impl Volume {
             header.flags |= FLAG_KILLPRIV;
         }
         let encode = |buf: &mut [u8], time: Time, mode: u32| {
-            let mut e = Encoder::new(
-                buf,
-                &Header {
-                    time,
-                    mode,
-                    ..header
-                },
-            );
+            let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             if op == Op::Setxattr {
                 e.u32(flags as u32);
             }
@@ -191,9 +177,7 @@ impl Volume {
             w.writer.abort(slot);
         } else {
             self.bind(w, &inode);
-            self.publish(w, slot, |buf| {
-                encode(buf, mtime(&st), u32::from(st.stx_mode))
-            });
+            self.publish(w, slot, |buf| encode(buf, mtime(&st), u32::from(st.stx_mode)));
         }
         drop(locks);
         self.saw(&inode, &st);

@@ -67,30 +67,22 @@ impl<'a> RecordView<'a> {
     /// Reads the record at the start of `bytes`; lengths are checked, the checksum is not.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if bytes.len() < RECORD_HEADER {
-            return Err(DecodeError::Truncated {
-                need: RECORD_HEADER,
-                have: bytes.len(),
-            });
+            return Err(DecodeError::Truncated { need: RECORD_HEADER, have: bytes.len() });
         }
         let len = u32_at(bytes, 0) as usize;
         if len < RECORD_HEADER || len > RECORD_BYTES_MAX || len % 8 != 0 {
             return Err(DecodeError::BadLength(len));
         }
         if bytes.len() < len {
-            return Err(DecodeError::Truncated {
-                need: len,
-                have: bytes.len(),
-            });
+            return Err(DecodeError::Truncated { need: len, have: bytes.len() });
         }
         let bytes = &bytes[..len];
         let parts = u16_at(bytes, 26) as usize + u32_at(bytes, 28) as usize;
         if RECORD_HEADER + parts > len {
             return Err(DecodeError::BadLength(RECORD_HEADER + parts));
         }
-        let op = Op::from_u8(bytes[24]).ok_or(DecodeError::BadOp {
-            seq: u64_at(bytes, 8),
-            op: bytes[24],
-        })?;
+        let op = Op::from_u8(bytes[24])
+            .ok_or(DecodeError::BadOp { seq: u64_at(bytes, 8), op: bytes[24] })?;
         Ok(Self { bytes, op })
     }
 
@@ -120,18 +112,12 @@ impl<'a> RecordView<'a> {
     }
 
     pub fn oid(&self) -> Oid {
-        Oid {
-            ino: u64_at(self.bytes, 64),
-            gen: u64_at(self.bytes, 72),
-        }
+        Oid { ino: u64_at(self.bytes, 64), gen: u64_at(self.bytes, 72) }
     }
 
     /// The object's mtime after the effect.
     pub fn time(&self) -> Time {
-        Time {
-            sec: u64_at(self.bytes, 80) as i64,
-            nsec: u32_at(self.bytes, 88),
-        }
+        Time { sec: u64_at(self.bytes, 80) as i64, nsec: u32_at(self.bytes, 88) }
     }
 
     /// The object's st_mode after the effect; 0 when not known.
@@ -192,10 +178,10 @@ impl<'a> Cursor<'a> {
 
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.checked_add(n).ok_or(DecodeError::BadLength(n))?;
-        let out = self.bytes.get(self.at..end).ok_or(DecodeError::Truncated {
-            need: end,
-            have: self.bytes.len(),
-        })?;
+        let out = self
+            .bytes
+            .get(self.at..end)
+            .ok_or(DecodeError::Truncated { need: end, have: self.bytes.len() })?;
         self.at = end;
         Ok(out)
     }
@@ -217,17 +203,11 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn oid(&mut self) -> Result<Oid, DecodeError> {
-        Ok(Oid {
-            ino: self.u64()?,
-            gen: self.u64()?,
-        })
+        Ok(Oid { ino: self.u64()?, gen: self.u64()? })
     }
 
     pub fn time(&mut self) -> Result<Time, DecodeError> {
-        Ok(Time {
-            sec: self.u64()? as i64,
-            nsec: self.u32()?,
-        })
+        Ok(Time { sec: self.u64()? as i64, nsec: self.u32()? })
     }
 
     pub fn name(&mut self) -> Result<Bytes<'a>, DecodeError> {
@@ -385,34 +365,17 @@ fn creation<'a>(c: &mut Cursor<'a>) -> Result<Creation<'a>, DecodeError> {
 impl<'a> Fields<'a> {
     fn read(op: Op, c: &mut Cursor<'a>) -> Result<Self, DecodeError> {
         Ok(match op {
-            Op::Bind => Self::Bind {
-                parent: c.oid()?,
-                name: c.name()?,
-            },
+            Op::Bind => Self::Bind { parent: c.oid()?, name: c.name()? },
             Op::Mknod => Self::Mknod(creation(c)?),
             Op::Mkdir => Self::Mkdir(creation(c)?),
             Op::Symlink => Self::Symlink(creation(c)?),
-            Op::Link => Self::Link {
-                parent: c.oid()?,
-                pmtime: c.time()?,
-                name: c.name()?,
-            },
+            Op::Link => Self::Link { parent: c.oid()?, pmtime: c.time()?, name: c.name()? },
             Op::Unlink | Op::Rmdir => {
                 let (parent, pmtime, links, name) = (c.oid()?, c.time()?, c.u32()?, c.name()?);
                 if op == Op::Unlink {
-                    Self::Unlink {
-                        parent,
-                        pmtime,
-                        links,
-                        name,
-                    }
+                    Self::Unlink { parent, pmtime, links, name }
                 } else {
-                    Self::Rmdir {
-                        parent,
-                        pmtime,
-                        links,
-                        name,
-                    }
+                    Self::Rmdir { parent, pmtime, links, name }
                 }
             }
             Op::Rename => Self::Rename {
@@ -443,10 +406,7 @@ impl<'a> Fields<'a> {
                 atime: c.time()?,
                 mtime: c.time()?,
             },
-            Op::Setxattr => Self::Setxattr {
-                flags: c.u32()?,
-                name: c.name()?,
-            },
+            Op::Setxattr => Self::Setxattr { flags: c.u32()?, name: c.name()? },
             Op::Removexattr => Self::Removexattr { name: c.name()? },
             Op::Fallocate => Self::Fallocate {
                 mode: c.u32()?,
@@ -461,9 +421,7 @@ impl<'a> Fields<'a> {
                 len: c.u64()?,
             },
             Op::Setflags => Self::Setflags { flags: c.u32()? },
-            Op::Setxflags => Self::Setxflags {
-                fsxattr: c.take(28)?,
-            },
+            Op::Setxflags => Self::Setxflags { fsxattr: c.take(28)? },
             Op::Gone => Self::Gone,
             Op::Marker => Self::Marker { name: c.name()? },
             Op::Image => Self::Image {
@@ -475,15 +433,8 @@ impl<'a> Fields<'a> {
                 fsflags: c.u32()?,
             },
             Op::ImageData => Self::ImageData { offset: c.u64()? },
-            Op::ImageHole => Self::ImageHole {
-                offset: c.u64()?,
-                len: c.u64()?,
-            },
-            Op::ImageDir => Self::ImageDir {
-                range: c.u8()?,
-                after: c.name()?,
-                up_to: c.name()?,
-            },
+            Op::ImageHole => Self::ImageHole { offset: c.u64()?, len: c.u64()? },
+            Op::ImageDir => Self::ImageDir { range: c.u8()?, after: c.name()?, up_to: c.name()? },
             Op::ImageEntry => Self::ImageEntry {
                 parent: c.oid()?,
                 pmtime: c.time()?,
@@ -509,11 +460,7 @@ impl<'a> ImagePayload<'a> {
         let len = c.u32()? as usize;
         let target = c.take(len)?;
         let left = c.u16()?;
-        Ok(Self {
-            target,
-            xattrs: c,
-            left,
-        })
+        Ok(Self { target, xattrs: c, left })
     }
 
     /// The next xattr: name and value.
@@ -547,11 +494,7 @@ impl<'a> ImageDir<'a> {
             return Ok(None);
         }
         self.left -= 1;
-        Ok(Some((
-            self.entries.oid()?,
-            self.entries.u32()?,
-            self.entries.name()?,
-        )))
+        Ok(Some((self.entries.oid()?, self.entries.u32()?, self.entries.name()?)))
     }
 }
 

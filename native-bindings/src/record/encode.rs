@@ -19,11 +19,7 @@ impl<'a> Encoder<'a> {
     /// no byte that was right before, so a crash in between leaves a readable intent.
     pub fn new(buf: &'a mut [u8], header: &Header) -> Self {
         put_header(buf, header);
-        Self {
-            buf,
-            at: RECORD_HEADER,
-            fields_end: None,
-        }
+        Self { buf, at: RECORD_HEADER, fields_end: None }
     }
 
     fn put(&mut self, bytes: &[u8]) -> &mut Self {

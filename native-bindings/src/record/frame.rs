@@ -62,10 +62,7 @@ impl<'a> FrameView<'a> {
     /// Reads a frame and checks magic, version, chain value, body length and body checksum.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         if bytes.len() < FRAME_HEADER {
-            return Err(DecodeError::Truncated {
-                need: FRAME_HEADER,
-                have: bytes.len(),
-            });
+            return Err(DecodeError::Truncated { need: FRAME_HEADER, have: bytes.len() });
         }
         if bytes[0..4] != MAGIC {
             return Err(DecodeError::BadMagic);
@@ -82,10 +79,7 @@ impl<'a> FrameView<'a> {
             return Err(DecodeError::BadLength(len));
         }
         if bytes.len() != FRAME_HEADER + len {
-            return Err(DecodeError::Truncated {
-                need: FRAME_HEADER + len,
-                have: bytes.len(),
-            });
+            return Err(DecodeError::Truncated { need: FRAME_HEADER + len, have: bytes.len() });
         }
         let body = &bytes[FRAME_HEADER..];
         if crc32c::crc32c(body) != u32_at(bytes, 52) {
@@ -104,11 +98,7 @@ impl<'a> FrameView<'a> {
             clock: u64_at(bytes, 56),
             prev_chain,
         };
-        Ok(Self {
-            header,
-            chain,
-            body,
-        })
+        Ok(Self { header, chain, body })
     }
 
     pub fn records(&self) -> Records<'a> {

@@ -128,10 +128,7 @@ pub struct Time {
 
 impl Time {
     /// "Not known": a reader leaves the object's time alone.
-    pub const UNKNOWN: Time = Time {
-        sec: 0,
-        nsec: TIME_UNKNOWN,
-    };
+    pub const UNKNOWN: Time = Time { sec: 0, nsec: TIME_UNKNOWN };
 
     pub fn is_known(self) -> bool {
         self.nsec != TIME_UNKNOWN

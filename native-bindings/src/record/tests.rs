@@ -11,10 +11,7 @@ fn header(op: Op) -> Header {
         pid: 4242,
         comm: *b"postgres\0\0\0\0\0\0\0\0",
         oid: Oid { ino: 131, gen: 9 },
-        time: Time {
-            sec: -1,
-            nsec: 999_999_999,
-        },
+        time: Time { sec: -1, nsec: 999_999_999 },
         mode: 0o100_644,
     }
 }
@@ -33,17 +30,8 @@ fn record_round_trip() {
     view.verify().unwrap();
     assert_eq!(view.seq(), 7);
     assert_eq!(view.payload(), b"hello");
-    assert!(matches!(
-        view.decode().unwrap(),
-        Fields::Write { offset: 8192 }
-    ));
-    assert_eq!(
-        view.header().time,
-        Time {
-            sec: -1,
-            nsec: 999_999_999
-        }
-    );
+    assert!(matches!(view.decode().unwrap(), Fields::Write { offset: 8192 }));
+    assert_eq!(view.header().time, Time { sec: -1, nsec: 999_999_999 });
     for i in 8..len {
         let mut bad = buf[..len].to_vec();
         bad[i] ^= 0x10;
@@ -79,10 +67,7 @@ fn frame_round_trip_and_damage() {
     for i in 0..frame.len() {
         let mut bad = frame.clone();
         bad[i] ^= 1;
-        assert!(
-            FrameView::parse(&bad).is_err(),
-            "a flipped bit in byte {i} must be seen"
-        );
+        assert!(FrameView::parse(&bad).is_err(), "a flipped bit in byte {i} must be seen");
     }
     assert!(matches!(
         FrameView::parse(&frame[..frame.len() - 1]),

@@ -31,10 +31,7 @@ pub struct Entry {
 }
 
 pub(super) fn header(op: Op, oid: Oid, st: Option<&Stat>) -> Header {
-    let mut h = Header {
-        flags: FLAG_RECOVERED,
-        ..own_header(op, oid)
-    };
+    let mut h = Header { flags: FLAG_RECOVERED, ..own_header(op, oid) };
     if let Some(st) = st {
         h.time = mtime(st);
         h.mode = u32::from(st.stx_mode);
@@ -96,9 +93,7 @@ fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>) -> Res<()> {
     let len = RECORD_HEADER + 64 + link.len() + if inline { size } else { 0 };
     state(v, w, len, |buf| {
         let mut e = Encoder::new(buf, &h);
-        e.u32(st.stx_uid)
-            .u32(st.stx_gid)
-            .u32(encode_dev(st.stx_rdev_major, st.stx_rdev_minor));
+        e.u32(st.stx_uid).u32(st.stx_gid).u32(encode_dev(st.stx_rdev_major, st.stx_rdev_minor));
         e.u32(st.stx_nlink).u64(st.stx_size).u32(fsflags);
         e.payload().u32(link.len() as u32).raw(&link);
         let listed: &[_] = if inline { &xattrs } else { &[] };
@@ -291,20 +286,12 @@ pub fn image_dir(
             .unwrap_or(rest.len());
         let (part, tail) = rest.split_at(n);
         let last = tail.is_empty();
-        let up_to: &[u8] = if last {
-            b""
-        } else {
-            part.last().map_or(b"", |e| &e.name)
-        };
+        let up_to: &[u8] = if last { b"" } else { part.last().map_or(b"", |e| &e.name) };
         let range = u8::from(first) | if last { 2 } else { 0 };
         let len = RECORD_HEADER + 32 + after.len() + up_to.len() + size + 64;
         state(v, w, len, |buf| {
             let mut e = Encoder::new(buf, &h);
-            e.u8(range)
-                .name(after)
-                .name(up_to)
-                .payload()
-                .u32(part.len() as u32);
+            e.u8(range).name(after).name(up_to).payload().u32(part.len() as u32);
             for x in part {
                 e.oid(x.oid).u32(x.mode).name(&x.name);
             }
@@ -330,10 +317,7 @@ pub fn image_entry(
     h.mode = found.map_or(0, |e| e.mode);
     state(v, w, RECORD_HEADER + 48 + name.len(), |buf| {
         let mut e = Encoder::new(buf, &h);
-        e.oid(parent.oid)
-            .time(pmtime)
-            .u8(u8::from(found.is_some()))
-            .name(name);
+        e.oid(parent.oid).time(pmtime).u8(u8::from(found.is_some())).name(name);
         e.finish()
     })?;
     Ok(())

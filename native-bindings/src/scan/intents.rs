@@ -47,9 +47,7 @@ fn recover(v: &Volume, w: &mut Worker, intent: &Intent) -> Res<()> {
             image(v, w, first.as_ref(), None)?;
             recapture_name(v, w, second.as_ref(), name)
         }
-        Fields::Rename {
-            old_name, new_name, ..
-        } => {
+        Fields::Rename { old_name, new_name, .. } => {
             // The new name first: an object that moved must not look as if it were gone.
             recapture_name(v, w, second.as_ref(), new_name)?;
             recapture_name(v, w, first.as_ref(), old_name)

@@ -29,10 +29,7 @@ pub fn recapture_paths(v: &Volume, w: &mut Worker, device: i32, paths: &[&[u8]])
 fn recapture(v: &Volume, w: &mut Worker, device: i32, path: &[u8]) -> Res<bool> {
     let mut parent = v.root.clone();
     let mut held = Vec::new();
-    let mut names = path
-        .split(|b| *b == b'/')
-        .filter(|n| !n.is_empty())
-        .peekable();
+    let mut names = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).peekable();
     let mut last: Option<&[u8]> = None;
     while let Some(name) = names.next() {
         if names.peek().is_none() {
@@ -94,16 +91,10 @@ fn recapture_last(
     recapture_name(v, w, Some(parent), name)?;
     bracket(v, w, Op::ScanEnd, KIND_RECAPTURE)?;
     if let Some(inode) = &known {
-        inode
-            .ctime_seen
-            .store(found.as_ref().map_or(0, |e| e.ctime_ns), Ordering::Relaxed);
+        inode.ctime_seen.store(found.as_ref().map_or(0, |e| e.ctime_ns), Ordering::Relaxed);
         let _ = invalidate_inode(device, inode.nodeid());
     }
-    let parent_id = if Arc::ptr_eq(parent, &v.root) {
-        1
-    } else {
-        parent.nodeid()
-    };
+    let parent_id = if Arc::ptr_eq(parent, &v.root) { 1 } else { parent.nodeid() };
     let _ = invalidate_entry(device, parent_id, name);
     let _ = invalidate_inode(device, parent_id);
     Ok(true)

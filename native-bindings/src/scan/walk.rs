@@ -28,12 +28,7 @@ pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
     if v.scan.running.swap(true, Ordering::AcqRel) {
         return Err(Errno(libc::EBUSY));
     }
-    for counter in [
-        &v.scan.objects,
-        &v.scan.imaged,
-        &v.scan.bytes,
-        &v.scan.errors,
-    ] {
+    for counter in [&v.scan.objects, &v.scan.imaged, &v.scan.bytes, &v.scan.errors] {
         counter.store(0, Ordering::Relaxed);
     }
     let volume = v.clone();
@@ -48,10 +43,7 @@ pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
         }
         volume.scan.running.store(false, Ordering::Release);
     };
-    std::thread::Builder::new()
-        .name("holdfast-scan".into())
-        .spawn(run)
-        .map_err(Errno::from)?;
+    std::thread::Builder::new().name("holdfast-scan".into()).spawn(run).map_err(Errno::from)?;
     Ok(())
 }
 

@@ -46,12 +46,7 @@ struct CrewState {
 
 impl Crew {
     fn new(wanted: usize) -> Self {
-        Self {
-            state: Mutex::default(),
-            called: Condvar::new(),
-            ended: Condvar::new(),
-            wanted,
-        }
+        Self { state: Mutex::default(), called: Condvar::new(), ended: Condvar::new(), wanted }
     }
 }
 
@@ -86,11 +81,7 @@ pub fn negotiate(device: &OwnedFd, writeback: bool, exclusive: bool, uring: bool
     wanted |= f::DO_READDIRPLUS | f::READDIRPLUS_AUTO | f::ASYNC_DIO | f::NO_OPEN_SUPPORT;
     wanted |= f::PARALLEL_DIROPS | f::POSIX_ACL | f::MAX_PAGES | f::CACHE_SYMLINKS;
     wanted |= f::NO_OPENDIR_SUPPORT | f::HANDLE_KILLPRIV_V2 | f::SETXATTR_EXT | f::INIT_EXT;
-    wanted |= if exclusive {
-        f::EXPLICIT_INVAL_DATA
-    } else {
-        f::AUTO_INVAL_DATA
-    };
+    wanted |= if exclusive { f::EXPLICIT_INVAL_DATA } else { f::AUTO_INVAL_DATA };
     if writeback {
         wanted |= f::WRITEBACK_CACHE;
     }
@@ -123,21 +114,11 @@ fn read_request(fd: RawFd, buf: &mut [u8]) -> Res<usize> {
 
 /// Sends a reply; that the request was interrupted or the connection ended meanwhile is no error.
 pub fn send(fd: RawFd, unique: u64, error: i32, bytes: &[u8]) -> Res<()> {
-    let head = OutHeader {
-        len: (16 + bytes.len()) as u32,
-        error: -error,
-        unique,
-    };
+    let head = OutHeader { len: (16 + bytes.len()) as u32, error: -error, unique };
     let head = pod_bytes(&head);
     let iov = [
-        libc::iovec {
-            iov_base: head.as_ptr() as *mut _,
-            iov_len: head.len(),
-        },
-        libc::iovec {
-            iov_base: bytes.as_ptr() as *mut _,
-            iov_len: bytes.len(),
-        },
+        libc::iovec { iov_base: head.as_ptr() as *mut _, iov_len: head.len() },
+        libc::iovec { iov_base: bytes.as_ptr() as *mut _, iov_len: bytes.len() },
     ];
     // SAFETY: both buffers are valid for their lengths; the kernel only reads them.
     if unsafe { libc::writev(fd, iov.as_ptr(), 2) } < 0 {
@@ -151,21 +132,13 @@ pub fn send(fd: RawFd, unique: u64, error: i32, bytes: &[u8]) -> Res<()> {
 
 /// Tells the kernel to drop what it cached of an object's data and attributes.
 pub fn invalidate_inode(fd: RawFd, nodeid: u64) -> Res<()> {
-    let out = abi::NotifyInvalInodeOut {
-        ino: nodeid,
-        off: 0,
-        len: 0,
-    };
+    let out = abi::NotifyInvalInodeOut { ino: nodeid, off: 0, len: 0 };
     send(fd, 0, -abi::NOTIFY_INVAL_INODE, pod_bytes(&out))
 }
 
 /// Tells the kernel to drop a name.
 pub fn invalidate_entry(fd: RawFd, parent: u64, name: &[u8]) -> Res<()> {
-    let out = abi::NotifyInvalEntryOut {
-        parent,
-        namelen: name.len() as u32,
-        flags: 0,
-    };
+    let out = abi::NotifyInvalEntryOut { parent, namelen: name.len() as u32, flags: 0 };
     let mut bytes = pod_bytes(&out).to_vec();
     bytes.extend_from_slice(name);
     bytes.push(0);
@@ -175,16 +148,8 @@ pub fn invalidate_entry(fd: RawFd, parent: u64, name: &[u8]) -> Res<()> {
 impl Session {
     pub fn new(volume: Arc<Volume>, device: OwnedFd, readers: usize) -> Arc<Self> {
         let cpus = std::thread::available_parallelism().map_or(2, |n| n.get());
-        let wanted = if readers == 0 {
-            cpus.clamp(2, READERS_MAX)
-        } else {
-            readers
-        };
-        Arc::new(Self {
-            volume,
-            device,
-            crew: Crew::new(wanted),
-        })
+        let wanted = if readers == 0 { cpus.clamp(2, READERS_MAX) } else { readers };
+        Arc::new(Self { volume, device, crew: Crew::new(wanted) })
     }
 
     /// Starts the request threads. They end when the file system is unmounted.
@@ -278,12 +243,8 @@ impl Session {
         let rest = &msg[40..];
         let fixed_len = abi::fixed_len(header.opcode).min(rest.len());
         let (fixed, rest) = rest.split_at(fixed_len);
-        let request = Request {
-            header,
-            fixed,
-            rest: data.unwrap_or(rest),
-            in_place: data.is_some(),
-        };
+        let request =
+            Request { header, fixed, rest: data.unwrap_or(rest), in_place: data.is_some() };
         let waits = self.may_wait(&request);
         if waits {
             self.stand_aside();

@@ -75,11 +75,7 @@ pub fn detach(mountpoint: &CString, lazy: bool) -> io::Result<()> {
 /// Read-ahead and write limits of the mount's backing device info; failures cost speed only.
 pub fn tune(dev_major: u32, dev_minor: u32) {
     let base = format!("/sys/class/bdi/{dev_major}:{dev_minor}");
-    for (file, value) in [
-        ("read_ahead_kb", "4096"),
-        ("strict_limit", "0"),
-        ("max_ratio", "100"),
-    ] {
+    for (file, value) in [("read_ahead_kb", "4096"), ("strict_limit", "0"), ("max_ratio", "100")] {
         let _ = std::fs::write(format!("{base}/{file}"), value);
     }
 }

@@ -27,11 +27,7 @@ unsafe impl Send for Output {}
 
 impl Output {
     pub fn with_capacity(n: usize) -> Self {
-        Self {
-            own: vec![0; n],
-            lent: None,
-            len: 0,
-        }
+        Self { own: vec![0; n], lent: None, len: 0 }
     }
 
     /// Replies go to this memory until `take_back`.

@@ -78,12 +78,7 @@ impl Entry {
         let len = (self.number(PAYLOAD_SZ_AT) as u32 as usize).min(IO_BYTES_MAX);
         // SAFETY: the payload is IO_BYTES_MAX long.
         let rest = unsafe { std::slice::from_raw_parts(self.payload, len) };
-        Ok(Request {
-            header: h,
-            fixed: &header[IN_OUT..IN_OUT + fixed],
-            rest,
-            in_place: false,
-        })
+        Ok(Request { header: h, fixed: &header[IN_OUT..IN_OUT + fixed], rest, in_place: false })
     }
 
     /// Puts the answer where the kernel takes it from.
@@ -99,11 +94,7 @@ impl Entry {
                 (0, len)
             }
         };
-        let out = OutHeader {
-            len: (16 + len) as u32,
-            error,
-            unique,
-        };
+        let out = OutHeader { len: (16 + len) as u32, error, unique };
         let header = self.header();
         header[..16].copy_from_slice(pod_bytes(&out));
         header[PAYLOAD_SZ_AT..PAYLOAD_SZ_AT + 4].copy_from_slice(&(len as u32).to_ne_bytes());
@@ -152,30 +143,15 @@ impl Queue {
                 // SAFETY: within the mapping.
                 let (header, payload) = unsafe { (base.add(i * each), base.add(i * each + 4096)) };
                 let iov = Box::new([
-                    libc::iovec {
-                        iov_base: header.cast(),
-                        iov_len: HEADER,
-                    },
-                    libc::iovec {
-                        iov_base: payload.cast(),
-                        iov_len: IO_BYTES_MAX,
-                    },
+                    libc::iovec { iov_base: header.cast(), iov_len: HEADER },
+                    libc::iovec { iov_base: payload.cast(), iov_len: IO_BYTES_MAX },
                 ]);
-                Entry {
-                    header,
-                    payload,
-                    iov,
-                }
+                Entry { header, payload, iov }
             })
             .collect();
         // SAFETY: a fresh descriptor that nobody else owns.
         let event = unsafe { OwnedFd::from_raw_fd(event) };
-        Ok(Self {
-            entries,
-            done: Mutex::default(),
-            event,
-            memory: (base, len),
-        })
+        Ok(Self { entries, done: Mutex::default(), event, memory: (base, len) })
     }
 
     fn finish(&self, entry: usize) {
@@ -214,11 +190,7 @@ pub struct Uring {
 fn possible_cpus() -> usize {
     // "0-1" or "0-3,8-11": the last number says how many queues the kernel makes.
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    let last = text
-        .trim()
-        .rsplit([',', '-'])
-        .next()
-        .and_then(|n| n.parse::<usize>().ok());
+    let last = text.trim().rsplit([',', '-']).next().and_then(|n| n.parse::<usize>().ok());
     last.map_or(1, |n| n + 1)
 }
 
@@ -238,9 +210,7 @@ fn command(queue: &Queue, device: RawFd, qid: usize, entry: usize, op: u32) -> s
         cmd[8..16].copy_from_slice(&e.number(COMMIT_ID_AT).to_ne_bytes());
     }
     cmd[16..18].copy_from_slice(&(qid as u16).to_ne_bytes());
-    let sqe = opcode::UringCmd80::new(types::Fd(device), op)
-        .cmd(cmd)
-        .build();
+    let sqe = opcode::UringCmd80::new(types::Fd(device), op).cmd(cmd).build();
     let mut sqe = sqe.user_data(entry as u64);
     if op == CMD_REGISTER {
         set_address(&mut sqe, e.iov.as_ptr() as u64, 2);
@@ -266,10 +236,7 @@ impl Uring {
         let uring = Arc::new(Self {
             volume,
             device,
-            pool: Pool {
-                state: Mutex::default(),
-                wake: Condvar::new(),
-            },
+            pool: Pool { state: Mutex::default(), wake: Condvar::new() },
             running: Mutex::new(0),
             ended: Condvar::new(),
         });
@@ -321,10 +288,7 @@ impl Uring {
     ) -> Res<()> {
         let event = types::Fd(queue.event.as_raw_fd());
         let watch = || -> squeue::Entry128 {
-            opcode::PollAdd::new(event, libc::POLLIN as u32)
-                .build()
-                .user_data(EVENT)
-                .into()
+            opcode::PollAdd::new(event, libc::POLLIN as u32).build().user_data(EVENT).into()
         };
         let mut out: Vec<squeue::Entry128> = (0..DEPTH)
             .map(|i| command(queue, self.device, qid, i, CMD_REGISTER))
@@ -342,10 +306,8 @@ impl Uring {
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
                 Err(e) => return Err(e.into()),
             }
-            let done: Vec<(u64, i32)> = ring
-                .completion()
-                .map(|c| (c.user_data(), c.result()))
-                .collect();
+            let done: Vec<(u64, i32)> =
+                ring.completion().map(|c| (c.user_data(), c.result())).collect();
             for (data, result) in done {
                 if data == EVENT {
                     let mut n = [0u8; 8];
@@ -358,13 +320,7 @@ impl Uring {
                 } else if result < 0 {
                     return Ok(()); // unmounted
                 } else if self.handle(queue, data as usize, w) {
-                    out.push(command(
-                        queue,
-                        self.device,
-                        qid,
-                        data as usize,
-                        CMD_COMMIT_AND_FETCH,
-                    ));
+                    out.push(command(queue, self.device, qid, data as usize, CMD_COMMIT_AND_FETCH));
                 }
             }
         }
@@ -395,10 +351,7 @@ impl Uring {
     }
 
     fn answer(&self, entry: &Entry, request: &Request, w: &mut Worker) {
-        let reads = matches!(
-            request.header.opcode,
-            abi::READ | abi::READDIR | abi::READDIRPLUS
-        );
+        let reads = matches!(request.header.opcode, abi::READ | abi::READDIR | abi::READDIRPLUS);
         if reads && read_pod::<ReadIn>(request.fixed).is_ok_and(|a| a.size as usize <= IO_BYTES_MAX)
         {
             // SAFETY: these requests have no payload of their own.
