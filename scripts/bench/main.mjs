@@ -36,6 +36,7 @@ Measures holdfast against native XFS and other FUSE file systems in one run. Nee
   --state DIR        the journal's place (default: on the same XFS image)
   --json FILE        also write the results to FILE
   --no-ledger        write neither docs/bench-ledger.jsonl nor docs/BENCHMARKS.md
+                     (with --only, the latter is left alone in any case)
   --list             list workloads and end
   --help             this text`
 
@@ -271,7 +272,8 @@ async function main() {
     if (opts.json) await writeFile(opts.json, `${JSON.stringify(measured, null, 2)}\n`)
     if (!opts['no-ledger']) {
       await appendLedger(path.join(PROJECT, 'docs/bench-ledger.jsonl'), measured)
-      await writeMarkdown(path.join(PROJECT, 'docs/BENCHMARKS.md'), measured)
+      // A part of the workloads must not replace the whole table.
+      if (!opts.only) await writeMarkdown(path.join(PROJECT, 'docs/BENCHMARKS.md'), measured)
     }
   } finally {
     await unwind()
