@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use testtools::args;
-use testtools::diff::families::{Profile, FAMILIES};
+use testtools::diff::families::{self, Profile, FAMILIES, TRAITS};
 use testtools::diff::run::{Config, Run, Verdict};
 use testtools::diff::sabotage::Damage;
 
@@ -18,7 +18,8 @@ usage: fsdiff --left DIR --right DIR [options]
   --ops N            number of operations (default 100k; suffixes k, m)
   --profile P        full, namespace or data (default full)
   --users            also run operations as uids 1000, 1001 and 1002 in processes of their own
-  --skip-op NAME,... leave out families (see --list); may be repeated
+  --skip-op NAME,... leave out families, or the open flags `direct`, `append`, `sync-flags` (see
+                     --list); may be repeated
   --check-every N    compare the trees every N operations (default 20k, 0 = at the end only)
   --seek-exact       demand equal answers of SEEK_DATA and SEEK_HOLE
   --strict           accept no kernel limit
@@ -62,7 +63,9 @@ fn parse() -> Result<Option<Cli>, String> {
             }
             Long("sabotage") => config.sabotage = Some(sabotage(args::value(&mut parser)?)?),
             Long("list") => {
-                FAMILIES.iter().for_each(|f| println!("{}", f.name));
+                FAMILIES.iter().map(|f| f.name).chain(TRAITS.iter().copied()).for_each(|n| {
+                    println!("{n}");
+                });
                 return Ok(None);
             }
             Long("help") | Short('h') => return Err(String::new()),
@@ -72,7 +75,7 @@ fn parse() -> Result<Option<Cli>, String> {
     if config.left.is_empty() || config.right.is_empty() {
         return Err("--left and --right are needed".into());
     }
-    if let Some(s) = config.skip.iter().find(|s| !FAMILIES.iter().any(|f| f.name == *s)) {
+    if let Some(s) = config.skip.iter().find(|s| !families::is_known(s)) {
         return Err(format!("--skip-op: unknown family '{s}'"));
     }
     Ok(Some(Cli { config, report }))

@@ -18,7 +18,8 @@ use testtools::load::run::{self, Limits};
 const USAGE: &str = "\
 usage: fsload --dir D --ack FILE [--seed N] [--threads T] [--seconds S] [--ops N]
               [--fsync-rate R]
-       fsload --check --dir D --ack FILE [--durable-only | --prefix]
+       fsload --check --dir D --ack FILE [--durable-only | --racy-shutdown | --prefix]
+       fsload --history T:F --ack FILE
   --seed N         seed of the sequence (default 1; kept in the log)
   --threads T      threads, each with a directory of its own (default 4)
   --seconds S      duration (default 10)
@@ -26,8 +27,11 @@ usage: fsload --dir D --ack FILE [--seed N] [--threads T] [--seconds S] [--ops N
   --fsync-rate R   share of operations that are fsync of a file or directory (default 0.02)
   --check          verify D: every acknowledged operation, and at most one in flight per thread
   --durable-only   verify only what precedes a returned fsync (after a power loss)
+  --racy-shutdown  as --durable-only where the loss was simulated by XFS's shutdown ioctl, which
+                   lets an fsync beside it return 0: a thread's last answer promises nothing
   --prefix         verify that D is a state after some number of operations of each thread,
-                   one consistent cut among them (a snapshot, a lagging replica)";
+                   one consistent cut among them (a snapshot, a lagging replica)
+  --history T:F    print what thread T did to file F (the numbers in a complaint)";
 
 struct Cli {
     dir: Vec<u8>,
@@ -35,6 +39,7 @@ struct Cli {
     setup: Setup,
     limits: Limits,
     check: Option<Mode>,
+    history: Option<(u32, u64)>,
 }
 
 fn parse() -> Result<Cli, String> {
@@ -44,6 +49,7 @@ fn parse() -> Result<Cli, String> {
         setup: Setup { seed: 1, threads: 4, fsync_permille: 20 },
         limits: Limits { time: Duration::from_secs(10), ops: u64::MAX },
         check: None,
+        history: None,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
@@ -67,12 +73,20 @@ fn parse() -> Result<Cli, String> {
             }
             Long("check") => cli.check = cli.check.or(Some(Mode::Exact)),
             Long("durable-only") => cli.check = Some(Mode::Durable),
+            Long("racy-shutdown") => cli.check = Some(Mode::DurableRacy),
             Long("prefix") => cli.check = Some(Mode::Prefix),
+            Long("history") => {
+                let text = args::value(&mut parser)?.to_string_lossy().into_owned();
+                let parsed = text
+                    .split_once(':')
+                    .and_then(|(t, f)| Some((t.parse().ok()?, f.parse().ok()?)));
+                cli.history = Some(parsed.ok_or("--history: THREAD:FILE")?);
+            }
             Long("help") | Short('h') => return Err(String::new()),
             other => return Err(other.unexpected().to_string()),
         }
     }
-    if cli.dir.is_empty() || cli.log.as_os_str().is_empty() {
+    if (cli.dir.is_empty() && cli.history.is_none()) || cli.log.as_os_str().is_empty() {
         return Err("--dir and --ack are needed".into());
     }
     Ok(cli)
@@ -112,9 +126,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let good = match cli.check {
-        Some(mode) => verify(&cli, mode),
-        None => load(&cli),
+    let good = match (cli.history, cli.check) {
+        (Some((t, f)), _) => check::history(&cli.log, t, f).map(|lines| {
+            lines.iter().for_each(|l| println!("{l}"));
+            true
+        }),
+        (None, Some(mode)) => verify(&cli, mode),
+        (None, None) => load(&cli),
     };
     match good {
         Ok(true) => ExitCode::SUCCESS,

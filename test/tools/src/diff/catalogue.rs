@@ -153,6 +153,10 @@ impl Catalogue {
         if !self.nodes.contains_key(&id) || !self.nodes.contains_key(&parent) {
             return self.remove(id);
         }
+        if self.path_below(id, parent).is_some() {
+            // The picture was wrong: no directory can move below itself.
+            return self.remove(id);
+        }
         match self.lookup(parent, name) {
             Some(old) if old == id => return,
             Some(old) => self.remove(old),
@@ -167,6 +171,10 @@ impl Catalogue {
         let (Some(x), Some(y)) = (self.nodes.get(&a).cloned(), self.nodes.get(&b).cloned()) else {
             return;
         };
+        if self.path_below(a, b).is_some() || self.path_below(b, a).is_some() {
+            self.remove(a);
+            return self.remove(b);
+        }
         self.detach(a);
         self.detach(b);
         self.attach(a, y.parent, &y.name);
@@ -255,7 +263,12 @@ mod tests {
         c.relocate(a, b, b"x");
         assert_eq!(c.path_below(ROOT, f), Some(b"b/x/f".to_vec()));
         assert_eq!(c.path_below(b, f), Some(b"x/f".to_vec()));
-        c.exchange(f, b);
+        let d = c.add(ROOT, b"d", Kind::Dir, 0);
+        c.exchange(f, d);
+        assert_eq!(c.path_below(ROOT, d), Some(b"b/x/f".to_vec()));
+        assert_eq!(c.path_below(ROOT, f), Some(b"d".to_vec()));
+        c.relocate(b, a, b"loop");
+        assert_eq!(c.path_below(ROOT, a), None);
         c.listed(ROOT, [(b"q".as_slice(), libc::DT_REG)].into_iter());
         assert_eq!(c.len(), 2);
         assert_eq!(c.of_kind(Kind::File).len(), 1);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::outcome::{Attrs, Outcome};
 use crate::bytes::{escape, Bytes};
+use crate::sys::attr::Identity;
 use crate::sys::errno_name;
 
 /// What is needed to compare times of two runs.
@@ -13,7 +14,7 @@ pub struct Rules {
     pub run_from: i64,
     pub run_to: i64,
     /// Right-side inodes with mapped stores, whose time moves when the kernel writes back.
-    pub undecided: HashSet<u64>,
+    pub undecided: HashSet<Identity>,
 }
 
 impl Rules {
@@ -86,7 +87,7 @@ impl Rules {
         if a.has_btime != b.has_btime {
             return Some(format!("birth time {:?} / {:?}", a.has_btime, b.has_btime));
         }
-        if !self.undecided.contains(&b.ino) && !self.times_agree(a.mtime, b.mtime) {
+        if !self.undecided.contains(&b.id) && !self.times_agree(a.mtime, b.mtime) {
             return Some(format!("mtime {:?} / {:?}", a.mtime, b.mtime));
         }
         match (a.atime, b.atime) {

@@ -92,7 +92,7 @@ impl Side {
                 done(attr::setxattr(object, &name, value.as_slice(), *flags))
             }
             Op::GetXattr { name, .. } => {
-                let value = attr::getxattr(object, &*cstr(name.as_slice())?)?;
+                let value = attr::getxattr(object, &cstr(name.as_slice())?)?;
                 let n = value.len() as i64;
                 out.bytes = Some(value);
                 Ok(n)
@@ -103,7 +103,7 @@ impl Side {
                 Ok(0)
             }
             Op::RemoveXattr { name, .. } => {
-                done(attr::removexattr(object, &*cstr(name.as_slice())?))
+                done(attr::removexattr(object, &cstr(name.as_slice())?))
             }
             _ => Err(libc::ENOSYS),
         }
@@ -136,7 +136,7 @@ impl Side {
 
     fn open_for_ioctl(&self, at: &At) -> SysResult<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOFOLLOW;
-        file::openat(self.base(at), &*cstr(at.path.as_slice())?, flags, 0)
+        file::openat(self.base(at), &cstr(at.path.as_slice())?, flags, 0)
     }
 }
 

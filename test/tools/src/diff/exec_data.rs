@@ -46,7 +46,7 @@ impl Side {
             Op::SeekMap { slot, off, whence } => self.seek_map(self.fd(*slot), *off, *whence, out),
             Op::Ftruncate { slot, len } => done(file::ftruncate(self.fd(*slot), *len)),
             Op::Truncate { at, len } => {
-                done(file::truncateat(self.base(at), &*cstr(at.path.as_slice())?, *len))
+                done(file::truncateat(self.base(at), &cstr(at.path.as_slice())?, *len))
             }
             Op::Fallocate { slot, mode, off, len } => {
                 done(file::fallocate(self.fd(*slot), *mode, *off, *len))
@@ -80,7 +80,7 @@ impl Side {
                 let len = m.inside(*at, bytes.len())?;
                 let n = m.map.store(*at as usize, &bytes[..len])?;
                 // The inode number tells the judge whose time is undecided from now on.
-                let result = attr::fstat(m.fd.as_raw_fd()).map(|s| Attrs::of(&s));
+                let result = self.fstat(m.fd.as_raw_fd()).map(|s| Attrs::of(&s));
                 out.views.push(View { label: "subject".to_owned(), result });
                 Ok(n as i64)
             }

@@ -19,36 +19,34 @@ impl Side {
     pub(super) fn dir_op(&mut self, op: &Op, out: &mut Outcome) -> Result<i64, Errno> {
         let c = |at: &At| cstr(at.path.as_slice());
         match op {
-            Op::Mkdir { at, mode } => done(name::mkdirat(self.base(at), &*c(at)?, *mode)),
-            Op::Rmdir { at } => done(name::unlinkat(self.base(at), &*c(at)?, libc::AT_REMOVEDIR)),
-            Op::Unlink { at } => done(name::unlinkat(self.base(at), &*c(at)?, 0)),
+            Op::Mkdir { at, mode } => done(name::mkdirat(self.base(at), &c(at)?, *mode)),
+            Op::Rmdir { at } => done(name::unlinkat(self.base(at), &c(at)?, libc::AT_REMOVEDIR)),
+            Op::Unlink { at } => done(name::unlinkat(self.base(at), &c(at)?, 0)),
             Op::Symlink { target, at } => {
-                done(name::symlinkat(&*cstr(target.as_slice())?, self.base(at), &*c(at)?))
+                done(name::symlinkat(&cstr(target.as_slice())?, self.base(at), &c(at)?))
             }
             Op::Readlink { at } => {
-                let target = name::readlinkat(self.base(at), &*c(at)?)?;
+                let target = name::readlinkat(self.base(at), &c(at)?)?;
                 let n = target.len() as i64;
                 out.bytes = Some(target);
                 Ok(n)
             }
             Op::Link { from, to, follow } => {
                 let flags = if *follow { libc::AT_SYMLINK_FOLLOW } else { 0 };
-                done(name::linkat(self.base(from), &*c(from)?, self.base(to), &*c(to)?, flags))
+                done(name::linkat(self.base(from), &c(from)?, self.base(to), &c(to)?, flags))
             }
             Op::Rename { from, to, flags } => {
-                done(name::renameat2(self.base(from), &*c(from)?, self.base(to), &*c(to)?, *flags))
+                done(name::renameat2(self.base(from), &c(from)?, self.base(to), &c(to)?, *flags))
             }
-            Op::Mknod { at, mode, dev } => {
-                done(name::mknodat(self.base(at), &*c(at)?, *mode, *dev))
-            }
+            Op::Mknod { at, mode, dev } => done(name::mknodat(self.base(at), &c(at)?, *mode, *dev)),
             Op::Readdir { at } => {
-                let fd = open_dir(self.base(at), &*c(at)?)?;
+                let fd = open_dir(self.base(at), &c(at)?)?;
                 let entries = dir::read_all(fd.as_raw_fd())?;
                 keep(entries, out);
                 Ok(0)
             }
             Op::ReaddirChurn { at, extra } => {
-                let fd = open_dir(self.base(at), &*c(at)?)?;
+                let fd = open_dir(self.base(at), &c(at)?)?;
                 let entries = churn(fd.as_raw_fd(), *extra)?;
                 keep(entries, out);
                 Ok(0)
@@ -99,13 +97,13 @@ fn churn(fd: RawFd, extra: u16) -> SysResult<Vec<Entry>> {
             }
             name::renameat2(fd, &a, fd, &b, 0)?;
             if left != extra {
-                remove(fd, &*name_of(left + 1, ".b")?);
+                remove(fd, &name_of(left + 1, ".b")?);
             }
             left -= 1;
         }
     }
     for i in 1..=extra {
-        remove(fd, &*name_of(i, ".b")?);
+        remove(fd, &name_of(i, ".b")?);
     }
     Ok(all)
 }

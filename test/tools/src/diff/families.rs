@@ -109,6 +109,14 @@ pub const FAMILIES: &[Family] = &[
     f("umask", [2, 3, 0], attr::umask),
 ];
 
+/// Properties of other families that `--skip-op` also takes: open flags.
+pub const TRAITS: &[&str] = &["direct", "append", "sync-flags"];
+
+/// Whether `--skip-op` knows a name.
+pub fn is_known(name: &str) -> bool {
+    TRAITS.contains(&name) || FAMILIES.iter().any(|f| f.name == name)
+}
+
 /// The families of a profile without those in `skip`.
 pub fn enabled(profile: Profile, skip: &[String]) -> Vec<&'static Family> {
     let wanted = |x: &&Family| x.weight(profile) > 0 && !skip.iter().any(|s| s == x.name);

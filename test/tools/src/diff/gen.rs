@@ -12,7 +12,7 @@ use super::families::{self, Family, Profile};
 use super::op::{At, MapSlot, Op, Slot, Step, Target};
 use super::outcome::Outcome;
 use crate::bytes::Bytes;
-use crate::sys::attr;
+use crate::sys::attr::{self, Identity};
 
 /// Open descriptors per worker and side.
 const SLOTS: usize = 16;
@@ -49,7 +49,7 @@ impl Held {
 
 #[derive(Clone, Debug)]
 pub struct HeldMap {
-    pub ino: u64,
+    pub id: Option<Identity>,
     pub len: u32,
     pub write: bool,
 }
@@ -94,6 +94,8 @@ pub struct Gen {
     weights: Vec<u32>,
     sealed: Vec<Sealed>,
     index: u64,
+    /// Open flags never used.
+    pub flags_off: i32,
 }
 
 /// A step and what it stands for.
@@ -105,6 +107,7 @@ pub struct Planned {
 
 impl Gen {
     pub fn new(seed: u64, workers: usize, profile: Profile, skip: &[String]) -> Gen {
+        let off = |name: &str, flag| if skip.iter().any(|s| s == name) { flag } else { 0 };
         let pool = || Pool { slots: vec![None; SLOTS], maps: vec![None; MAPS] };
         Gen {
             rng: ChaCha8Rng::seed_from_u64(seed),
@@ -115,6 +118,9 @@ impl Gen {
             weights: Vec::new(),
             sealed: Vec::new(),
             index: 0,
+            flags_off: off("direct", libc::O_DIRECT)
+                | off("append", libc::O_APPEND)
+                | off("sync-flags", libc::O_SYNC | libc::O_DSYNC),
         }
     }
 
@@ -253,20 +259,19 @@ impl Gen {
             }
             Effect::Unseal(_) => {}
         }
-        self.learn_slots(&planned.step.op, worker, size, seen.map(|a| a.ino));
+        self.learn_slots(&planned.step.op, worker, size, seen.map(|a| a.id));
     }
 
-    fn learn_slots(&mut self, op: &Op, worker: usize, size: Option<u64>, ino: Option<u64>) {
+    fn learn_slots(&mut self, op: &Op, worker: usize, size: Option<u64>, id: Option<Identity>) {
         let pool = &mut self.pools[worker];
         match op {
             Op::Close { slot } => pool.slots[*slot as usize] = None,
             Op::MapOpen { map, len, write, .. } => {
-                pool.maps[*map as usize] =
-                    Some(HeldMap { ino: ino.unwrap_or(0), len: *len, write: *write });
+                pool.maps[*map as usize] = Some(HeldMap { id, len: *len, write: *write });
             }
             Op::MapStore { map, .. } => {
-                if let (Some(Some(m)), Some(ino)) = (pool.maps.get_mut(*map as usize), ino) {
-                    m.ino = ino;
+                if let Some(Some(m)) = pool.maps.get_mut(*map as usize) {
+                    m.id = id.or(m.id);
                 }
             }
             Op::MapClose { map } => pool.maps[*map as usize] = None,
@@ -280,9 +285,9 @@ impl Gen {
     }
 
     /// Whether some worker still holds a writable mapping of this right-side inode.
-    pub fn is_mapped(&self, ino: u64) -> bool {
+    pub fn is_mapped(&self, id: Identity) -> bool {
         let mut maps = self.pools.iter().flat_map(|p| &p.maps).flatten();
-        maps.any(|m| m.write && (m.ino == ino || m.ino == 0))
+        maps.any(|m| m.write && m.id.is_none_or(|m| m == id))
     }
 
     /// An existing object of one of these kinds; users prefer what they made themselves, and

@@ -168,7 +168,9 @@ pub fn symlink(g: &mut Gen, w: usize) -> Plan {
             let node = g.tree.get(id)?;
             let below = node.children.first().and_then(|c| g.tree.get(*c));
             match below {
-                Some(c) if p.name.len() % 2 == 0 => [&node.name, &b"/"[..], &c.name].concat(),
+                Some(c) if p.name.len().is_multiple_of(2) => {
+                    [&node.name, &b"/"[..], &c.name].concat()
+                }
                 _ => node.name.clone(),
             }
         }

@@ -36,7 +36,7 @@ impl Gen {
         if self.one_in(100) {
             flags |= self.choose(&[libc::O_SYNC, libc::O_DSYNC]);
         }
-        flags
+        flags & !self.flags_off
     }
 
     pub fn mode(&mut self) -> u32 {

@@ -5,10 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{escape, Bytes};
-use crate::sys::attr::Stat;
+use crate::sys::attr::{Identity, Stat};
 use crate::sys::{errno_name, Errno};
 
-/// Attributes as compared. `ino` is for bookkeeping only and never compared.
+/// Attributes as compared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct View {
     pub label: String,
@@ -28,7 +28,8 @@ pub struct Attrs {
     /// Only after an explicit utimensat.
     pub atime: Option<(i64, u32)>,
     pub has_btime: Option<bool>,
-    pub ino: u64,
+    /// For bookkeeping, never compared. The birth time is known on the right side only.
+    pub id: Identity,
 }
 
 impl Attrs {
@@ -43,7 +44,7 @@ impl Attrs {
             mtime: s.mtime,
             atime: None,
             has_btime: None,
-            ino: s.ino,
+            id: s.identity(),
         }
     }
 }
@@ -103,7 +104,7 @@ impl fmt::Display for Attrs {
         write!(
             f,
             "mode={:o} nlink={} uid={} gid={} mtime={}.{:09} ino={}",
-            self.mode, self.nlink, self.uid, self.gid, self.mtime.0, self.mtime.1, self.ino
+            self.mode, self.nlink, self.uid, self.gid, self.mtime.0, self.mtime.1, self.id.0
         )?;
         if let Some(s) = self.size {
             write!(f, " size={s}")?;

@@ -175,14 +175,19 @@ impl Run {
         }
         if let Some((at, damage)) = self.config.sabotage {
             if at == index {
-                let path = sabotage::apply(damage, self.right.as_raw_fd(), &self.gen.tree);
+                let path = sabotage::apply(
+                    damage,
+                    self.right.as_raw_fd(),
+                    &self.gen.tree,
+                    &self.rules.undecided,
+                );
                 let path = path.ok_or("nothing to sabotage at this operation")?;
                 let path = crate::bytes::escape(&path);
                 self.notes.push(format!("sabotaged {damage:?} of {path} after {at}"));
             }
         }
         let every = self.config.check_every;
-        if every > 0 && index % every == 0 {
+        if every > 0 && index.is_multiple_of(every) {
             if self.config.progress {
                 eprintln!("# {index} operations, {:.1} % ok", self.stats.success());
             }
@@ -193,15 +198,15 @@ impl Run {
 
     /// Keeps the set of inodes whose modification time is not decided, see `limits`.
     fn follow_times(&mut self, planned: &Planned, right: &Outcome) {
-        let Some(ino) = right.subject().map(|a| a.ino) else { return };
+        let Some(id) = right.subject().map(|a| a.id) else { return };
         match planned.step.op {
             Op::MapStore { .. } => {
-                self.rules.undecided.insert(ino);
+                self.rules.undecided.insert(id);
             }
             Op::Utimens { mtime, .. } if right.result.is_ok() => {
                 let explicit = mtime.1 != libc::UTIME_OMIT && mtime.1 != libc::UTIME_NOW;
-                if explicit && !self.gen.is_mapped(ino) {
-                    self.rules.undecided.remove(&ino);
+                if explicit && !self.gen.is_mapped(id) {
+                    self.rules.undecided.remove(&id);
                 }
             }
             _ => {}

@@ -1,9 +1,10 @@
 //! Breaks the right tree on purpose: proof that the tester sees what it claims to see.
 
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::catalogue::{Catalogue, Kind, ROOT};
-use crate::sys::attr::{self, Object};
+use crate::sys::attr::{self, Identity, Object};
 use crate::sys::{cstr, file, name, SysResult};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,18 +33,29 @@ impl Damage {
 }
 
 /// Damages the first file that allows it; the path that was damaged, or None.
-pub fn apply(damage: Damage, right: RawFd, tree: &Catalogue) -> Option<Vec<u8>> {
+pub fn apply(
+    damage: Damage,
+    right: RawFd,
+    tree: &Catalogue,
+    undecided: &HashSet<Identity>,
+) -> Option<Vec<u8>> {
     let mut files: Vec<_> = tree.of_kind(Kind::File).to_vec();
     files.sort_unstable();
     files
         .into_iter()
         .filter_map(|id| tree.path_below(ROOT, id))
-        .find(|path| matches!(damage_file(damage, right, path), Ok(true)))
+        .find(|path| matches!(damage_file(damage, right, path, undecided), Ok(true)))
 }
 
-fn damage_file(damage: Damage, right: RawFd, path: &[u8]) -> SysResult<bool> {
+fn damage_file(
+    damage: Damage,
+    right: RawFd,
+    path: &[u8],
+    undecided: &HashSet<Identity>,
+) -> SysResult<bool> {
     let c = cstr(path)?;
-    let s = attr::lstat(right, &c)?;
+    let mask = attr::STATX_BASIC | attr::STATX_BTIME;
+    let s = attr::statx(right, &c, libc::AT_SYMLINK_NOFOLLOW, mask)?;
     if !s.is_file() || s.size == 0 {
         return Ok(false);
     }
@@ -58,6 +70,10 @@ fn damage_file(damage: Damage, right: RawFd, path: &[u8]) -> SysResult<bool> {
         }
         Damage::Mode => name::fchmodat(right, &c, (s.mode ^ 0o4) & 0o7777, 0)?,
         Damage::Mtime => {
+            // Where the time is not compared, the damage would rightly go unseen.
+            if undecided.contains(&s.identity()) {
+                return Ok(false);
+            }
             name::utimensat(right, &c, (0, libc::UTIME_OMIT), (77, 7), 0)?;
         }
         Damage::Xattr => attr::setxattr(Object::Path(right, &c, false), c"user.sab", b"x", 0)?,

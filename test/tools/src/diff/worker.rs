@@ -43,12 +43,12 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(left: &[u8], right: &[u8], seek_exact: bool) -> Result<Worker, String> {
-        let open = |p: &[u8]| {
+        let open = |p: &[u8], is_right| {
             file::open_root(p)
-                .map(|fd| Side::new(fd, seek_exact))
+                .map(|fd| Side::new(fd, seek_exact, is_right))
                 .map_err(|e| format!("{}: {}", crate::bytes::escape(p), crate::sys::errno_name(e)))
         };
-        Ok(Worker { left: open(left)?, right: open(right)? })
+        Ok(Worker { left: open(left, false)?, right: open(right, true)? })
     }
 
     pub fn run(&mut self, step: &Step) -> Reply {

@@ -24,6 +24,8 @@ pub enum Mode {
     Exact,
     /// After a power loss: every operation before a returned fsync.
     Durable,
+    /// The same where the loss was simulated by XFS's shutdown ioctl, see `durable`.
+    DurableRacy,
     /// A snapshot or a lagging replica: some prefix per thread, consistent among the threads.
     Prefix,
 }
@@ -48,7 +50,7 @@ pub fn check(dir: &[u8], log: &Path, mode: Mode) -> Result<Report, String> {
     let root = file::open_root(dir).map_err(errno_name)?;
     let root = root.as_raw_fd();
     let mut report = Report { wrong: observe::common(root)?, ..Report::default() };
-    if mode == Mode::Durable {
+    if matches!(mode, Mode::Durable | Mode::DurableRacy) {
         // Neighbouring cells of one unsynced write may be torn apart, common files are not kept.
         report.wrong.clear();
     }
@@ -75,8 +77,9 @@ fn one_thread(
     let found = match mode {
         Mode::Exact => exact(&seen, t, setup, p, &mut complaints),
         Mode::Prefix => prefix(&seen, t, setup, p, &mut complaints),
-        Mode::Durable => {
-            complaints.extend(durable::complaints(&seen, t, setup, p));
+        Mode::Durable | Mode::DurableRacy => {
+            let racy = mode == Mode::DurableRacy;
+            complaints.extend(durable::complaints(&seen, t, setup, p, racy));
             None
         }
     };
@@ -109,6 +112,44 @@ pub fn replay(t: u32, setup: Setup, ops: u64) -> (Model, Planner) {
         model.apply(op, &what);
     }
     (model, planner)
+}
+
+/// The operations of a thread that touch one file, for looking at a complaint.
+pub fn history(log: &Path, t: u32, file: u64) -> Result<Vec<String>, String> {
+    let log = Log::read(log)?;
+    let p = log.progress()?.get(t as usize).copied().ok_or("no such thread")?;
+    let mut planner = Planner::new(log.setup.seed, t, log.setup.fsync_permille);
+    let mut model = Model::new(t);
+    let mut lines = Vec::new();
+    for op in 1..=p.acked + u64::from(p.in_flight) {
+        let what = planner.next(op, &model);
+        let names = model.files.get(&file).map(|f| f.names.clone()).unwrap_or_default();
+        let named = |d: &u64, n: &String| names.iter().any(|(dir, name)| dir == d && name == n);
+        let concerns = match &what {
+            LoadOp::Create { .. } => op == file,
+            LoadOp::Write { file: f, .. }
+            | LoadOp::Append { file: f, .. }
+            | LoadOp::Truncate { file: f, .. }
+            | LoadOp::Link { file: f, .. }
+            | LoadOp::SetXattr { file: f, .. }
+            | LoadOp::RemoveXattr { file: f, .. }
+            | LoadOp::Chmod { file: f, .. }
+            | LoadOp::Fsync { file: f } => *f == file,
+            LoadOp::Rename { dir, name, to_dir, to_name } => {
+                named(dir, name) || named(to_dir, to_name)
+            }
+            LoadOp::Unlink { dir, name } => named(dir, name),
+            LoadOp::FsyncDir { dir } => names.iter().any(|(d, _)| d == dir),
+            _ => false,
+        };
+        if concerns {
+            let cells = model.files.get(&file).map_or(0, |f| f.cells.len());
+            let state = if op > p.acked { "in flight" } else { "acknowledged" };
+            lines.push(format!("{op} {what:?}, {cells} cells before, {state}"));
+        }
+        model.apply(op, &what);
+    }
+    Ok(lines)
 }
 
 fn exact(

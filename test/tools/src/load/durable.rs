@@ -118,6 +118,10 @@ impl History {
             }
             LoadOp::Truncate { file, cells } => {
                 self.touch(m, *file, before.cells.min(*cells)..*cells);
+                // XFS writes the last page back on the way and shows the size of that (measured).
+                if let Some(h) = self.files.get_mut(file) {
+                    h.sizes.extend(before.cells..*cells);
+                }
             }
             LoadOp::SetXattr { file, .. }
             | LoadOp::RemoveXattr { file, .. }
@@ -188,7 +192,11 @@ impl Before {
 }
 
 /// What is missing, or should not be there, after a power loss.
-pub fn complaints(seen: &Seen, t: u32, setup: Setup, p: Progress) -> Vec<String> {
+///
+/// With `racy`, an fsync that was the last thing its thread was told promises nothing: the
+/// shutdown ioctl of XFS lets one that runs beside it return 0 (measured, Linux 6.18). A real
+/// loss of power does not return.
+pub fn complaints(seen: &Seen, t: u32, setup: Setup, p: Progress, racy: bool) -> Vec<String> {
     let mut planner = Planner::new(setup.seed, t, setup.fsync_permille);
     let mut m = Model::new(t);
     let mut h = History::default();
@@ -197,7 +205,8 @@ pub fn complaints(seen: &Seen, t: u32, setup: Setup, p: Progress) -> Vec<String>
         let before = Before::of(&m, &what);
         m.apply(op, &what);
         // The operation in flight may be missing: an unanswered fsync promises nothing.
-        if op > p.acked && what.changes_nothing() {
+        let answered = p.acked - u64::from(racy && p.in_flight && p.acked > 0);
+        if op > answered && what.changes_nothing() {
             break;
         }
         h.follow(&before, &m, op, &what);
@@ -276,7 +285,8 @@ fn dir_of(path: &str, t: u32) -> Option<DirId> {
 /// Why what is there cannot be this file.
 fn refused(t: u32, id: FileId, h: &FileHistory, f: &SeenFile) -> Option<String> {
     if !h.sizes.contains(&f.cells.len()) {
-        return Some(format!("{} cells, possible sizes {:?}", f.cells.len(), h.sizes));
+        let (from, to) = (h.sizes.first(), h.sizes.last());
+        return Some(format!("{} cells, not one of those from {from:?} to {to:?}", f.cells.len()));
     }
     for (i, c) in f.cells.iter().enumerate() {
         let may = h.cells.get(i)?;

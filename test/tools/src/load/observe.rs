@@ -69,7 +69,7 @@ pub fn thread(root: RawFd, thread: u32) -> Result<Seen, String> {
 
 fn read_dir(root: RawFd, path: &str, prefix: &str, seen: &mut Seen) -> SysResult<()> {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    let fd = file::openat(root, &*cstr(path.as_bytes())?, flags, 0)?;
+    let fd = file::openat(root, &cstr(path.as_bytes())?, flags, 0)?;
     for (name, kind) in dir::read_all(fd.as_raw_fd())? {
         let Ok(name) = String::from_utf8(name) else {
             seen.foreign.push(format!("{path}: a name that is not UTF-8"));
@@ -95,7 +95,7 @@ fn read_dir(root: RawFd, path: &str, prefix: &str, seen: &mut Seen) -> SysResult
 }
 
 pub fn read_file(root: RawFd, path: &str) -> SysResult<SeenFile> {
-    let fd = file::openat(root, &*cstr(path.as_bytes())?, libc::O_RDONLY, 0)?;
+    let fd = file::openat(root, &cstr(path.as_bytes())?, libc::O_RDONLY, 0)?;
     let fd = fd.as_raw_fd();
     let s = attr::fstat(fd)?;
     let mut raw = vec![0u8; s.size as usize];
@@ -105,7 +105,7 @@ pub fn read_file(root: RawFd, path: &str) -> SysResult<SeenFile> {
     for name in attr::listxattr(Object::Fd(fd))? {
         let text = String::from_utf8_lossy(&name).into_owned();
         if text.starts_with("user.") {
-            xattrs.insert(text, attr::getxattr(Object::Fd(fd), &*cstr(&name)?)?);
+            xattrs.insert(text, attr::getxattr(Object::Fd(fd), &cstr(&name)?)?);
         }
     }
     Ok(SeenFile {

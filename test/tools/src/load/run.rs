@@ -118,7 +118,7 @@ enum End {
 /// Makes the directories that the model takes for granted, durably.
 fn prepare(root: RawFd, threads: u32) -> SysResult<()> {
     for t in 0..threads {
-        name::mkdirat(root, &*cstr(own_dir(t).as_bytes())?, 0o755)?;
+        name::mkdirat(root, &cstr(own_dir(t).as_bytes())?, 0o755)?;
     }
     name::mkdirat(root, c"shared", 0o755)?;
     file::fsync(root)
@@ -182,7 +182,7 @@ impl Thread {
         match what {
             LoadOp::Create { dir, name } => {
                 let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
-                let fd = file::openat(root, &*in_dir(dir, name)?, flags, NEW_MODE)?;
+                let fd = file::openat(root, &in_dir(dir, name)?, flags, NEW_MODE)?;
                 self.keep(op, fd);
                 Ok(())
             }
@@ -195,7 +195,7 @@ impl Thread {
             LoadOp::Append { file, cells } => {
                 let offset = m.files.get(file).map_or(0, |f| f.cells.len() * CELL) as u64;
                 let first = Origin { thread: m.thread, file: *file, op, offset };
-                let fd = file::openat(root, &*of_file(file)?, libc::O_WRONLY | libc::O_APPEND, 0)?;
+                let fd = file::openat(root, &of_file(file)?, libc::O_WRONLY | libc::O_APPEND, 0)?;
                 append_all(fd.as_raw_fd(), &encode_run(first, *cells))
             }
             LoadOp::Truncate { file, cells } => {
@@ -207,12 +207,12 @@ impl Thread {
                 name::renameat2(root, &from, root, &to, 0)
             }
             LoadOp::Link { file, dir, name } => {
-                name::linkat(root, &*of_file(file)?, root, &*in_dir(dir, name)?, 0)
+                name::linkat(root, &of_file(file)?, root, &in_dir(dir, name)?, 0)
             }
-            LoadOp::Unlink { dir, name } => name::unlinkat(root, &*in_dir(dir, name)?, 0),
-            LoadOp::Mkdir { dir, name } => name::mkdirat(root, &*in_dir(dir, name)?, 0o755),
+            LoadOp::Unlink { dir, name } => name::unlinkat(root, &in_dir(dir, name)?, 0),
+            LoadOp::Mkdir { dir, name } => name::mkdirat(root, &in_dir(dir, name)?, 0o755),
             LoadOp::Rmdir { dir } => {
-                name::unlinkat(root, &*path(m.dir_path(*dir))?, libc::AT_REMOVEDIR)
+                name::unlinkat(root, &path(m.dir_path(*dir))?, libc::AT_REMOVEDIR)
             }
             LoadOp::RenameDir { dir, name } => {
                 let parent = m.dirs.get(dir).map_or(0, |d| d.parent);
@@ -227,14 +227,14 @@ impl Thread {
                 let (p, k) = (of_file(file)?, xattr_name(*key)?);
                 attr::removexattr(Object::Path(root, &p, true), &k)
             }
-            LoadOp::Chmod { file, mode } => name::fchmodat(root, &*of_file(file)?, *mode, 0),
+            LoadOp::Chmod { file, mode } => name::fchmodat(root, &of_file(file)?, *mode, 0),
             LoadOp::Fsync { file } => {
                 let fd = self.fd(*file)?;
                 file::fsync(fd)
             }
             LoadOp::FsyncDir { dir } => {
                 let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-                let fd = file::openat(root, &*path(m.dir_path(*dir))?, flags, 0)?;
+                let fd = file::openat(root, &path(m.dir_path(*dir))?, flags, 0)?;
                 file::fsync(fd.as_raw_fd())
             }
         }

@@ -8,6 +8,10 @@ use super::{check, check_int, proc_path, SysResult};
 pub const STATX_BASIC: u32 = libc::STATX_BASIC_STATS;
 pub const STATX_BTIME: u32 = libc::STATX_BTIME;
 
+/// An inode through all its names, and not the next one with the same number: the number and
+/// the time of birth.
+pub type Identity = (u64, (i64, u32));
+
 /// What statx tells, times as (seconds, nanoseconds).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
@@ -27,6 +31,11 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// Needs the birth time to have been asked for.
+    pub fn identity(&self) -> Identity {
+        (self.ino, self.btime.unwrap_or_default())
+    }
+
     /// The file type bits (`S_IFREG`, …).
     pub fn kind(&self) -> u32 {
         self.mode & libc::S_IFMT

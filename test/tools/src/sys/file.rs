@@ -15,7 +15,7 @@ pub fn openat(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> SysResult<Owned
 
 /// Opens a directory by absolute or relative path, as the root of everything that follows.
 pub fn open_root(path: &[u8]) -> SysResult<OwnedFd> {
-    openat(libc::AT_FDCWD, &*super::cstr(path)?, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+    openat(libc::AT_FDCWD, &super::cstr(path)?, libc::O_RDONLY | libc::O_DIRECTORY, 0)
 }
 
 pub fn read(fd: RawFd, buf: &mut [u8]) -> SysResult<usize> {

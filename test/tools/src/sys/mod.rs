@@ -47,6 +47,9 @@ pub fn cstr(bytes: &[u8]) -> SysResult<CString> {
 
 /// The same object through `/proc/self/fd`, for calls that have no `*at` form.
 pub fn proc_path(dir: RawFd, path: &CStr) -> SysResult<CString> {
+    if dir == libc::AT_FDCWD {
+        return Ok(path.to_owned());
+    }
     let mut p = format!("/proc/self/fd/{dir}/").into_bytes();
     p.extend_from_slice(path.to_bytes());
     cstr(&p)

@@ -17,6 +17,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use crate::bytes::{escape, json_string};
+use crate::sys::attr::Identity;
 
 /// How modification times are compared.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +26,12 @@ pub enum Mtime {
     Exact,
     Ignore,
     /// For two runs of the same operations: times inside the window are equal to each other,
-    /// others (set explicitly by utimensat) must agree exactly. `skip` names right-side inodes
-    /// whose time is not decided (see `diff::limits`).
+    /// others (set explicitly by utimensat) must agree exactly. `skip` names right-side regular
+    /// files whose time is not decided (see `diff::limits`).
     Window {
         from: i64,
         to: i64,
-        skip: HashSet<u64>,
+        skip: HashSet<Identity>,
     },
 }
 

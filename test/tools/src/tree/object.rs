@@ -21,7 +21,10 @@ pub struct Object {
 
 impl Object {
     pub fn read(dir: RawFd, path: &CStr, opt: &Options) -> Result<Object, (&'static str, Errno)> {
-        let stat = attr::lstat(dir, path).map_err(|e| ("stat", e))?;
+        // The birth time is needed for `Mtime::Window` alone, and is a request more on a mount.
+        let birth = if matches!(opt.mtime, Mtime::Window { .. }) { attr::STATX_BTIME } else { 0 };
+        let (flags, mask) = (libc::AT_SYMLINK_NOFOLLOW, attr::STATX_BASIC | birth);
+        let stat = attr::statx(dir, path, flags, mask).map_err(|e| ("stat", e))?;
         let on = On::Path(dir, path, false);
         let xattrs = if opt.wants("xattr") {
             read_xattrs(on).map_err(|e| ("xattr", e))?
@@ -98,7 +101,9 @@ fn mtime_agrees(rule: &Mtime, a: &Stat, b: &Stat) -> bool {
         Mtime::Exact => a.mtime == b.mtime,
         Mtime::Window { from, to, skip } => {
             let inside = |t: (i64, u32)| t.0 >= *from && t.0 <= *to;
-            a.mtime == b.mtime || (inside(a.mtime) && inside(b.mtime)) || skip.contains(&b.ino)
+            a.mtime == b.mtime
+                || (inside(a.mtime) && inside(b.mtime))
+                || (b.is_file() && skip.contains(&b.identity()))
         }
     }
 }
@@ -138,7 +143,7 @@ fn read_xattrs(on: On) -> SysResult<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut all = Vec::with_capacity(names.len());
     for n in names {
-        match attr::getxattr(on, &*crate::sys::cstr(&n)?) {
+        match attr::getxattr(on, &crate::sys::cstr(&n)?) {
             Ok(value) => all.push((n, value)),
             // A listed name that cannot be read is a finding of its own, so keep it visible.
             Err(e) => all.push((n, format!("unreadable: {}", errno_name(e)).into_bytes())),
