@@ -48,6 +48,8 @@ export interface OpenVolumeOptions {
   ringWaitMs: number
   /** false when the backing directory may change behind the mount: bounded cache lifetimes. */
   exclusive: boolean
+  /** How requests travel: over io_uring where the kernel has it (`auto`), or by /dev/fuse alone. */
+  transport?: 'auto' | 'device'
 }
 
 export interface OpenVolumeResult {
@@ -176,6 +178,8 @@ export interface Native {
   syncBacking(handle: number): void
 
   openReplay(options: ReplayOptions): number
+  /** Where a replay is: at first, what was applied before it was opened. */
+  replayPosition(handle: number): ReplayPosition
   /** Applies the records of one frame with seq > position; returns the new position. */
   replayFrame(handle: number, frame: Buffer): ReplayPosition
   /** Writes out deferred times and syncs; `finish` also removes the state directory. */

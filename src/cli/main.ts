@@ -1,0 +1,69 @@
+#!/usr/bin/env node
+/** The command line `holdfast`: wiring only; each command is a file in `commands/`. */
+import { Command, CommanderError } from 'commander'
+import { ExitCode } from '../lib/errors.js'
+import { VERSION } from '../lib/version.js'
+import { addDoctorCommand } from './commands/doctor.js'
+import { addJournalCommands } from './commands/journal.js'
+import { addMountCommands } from './commands/mount.js'
+import { addRecaptureCommand } from './commands/recapture.js'
+import { addStatusCommands } from './commands/status.js'
+import { exitOnClosedPipe, print, printJson, reportError } from './output.js'
+
+function buildProgram(): Command {
+  const program = new Command('holdfast')
+  program
+    .description(
+      'Protects live directories: every change is captured, journaled, recoverable and replayable.',
+    )
+    .version(VERSION, '-V, --version')
+    .helpCommand('help [command]', 'help for a command')
+    .configureHelp({ sortSubcommands: false, showGlobalOptions: false })
+    .showHelpAfterError('(see --help)')
+    .addHelpText(
+      'after',
+      `
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 not found or not mounted, 4 refused, 5 damaged or differs.
+
+Examples:
+  holdfast mount /srv/data             protect a directory in place
+  holdfast status data --watch         follow it
+  holdfast journal tail data -f        who changes what
+  holdfast unmount data                stop protecting it
+  holdfast doctor /srv/data            is this machine ready?`,
+    )
+  addMountCommands(program)
+  addStatusCommands(program)
+  addJournalCommands(program)
+  addRecaptureCommand(program)
+  addDoctorCommand(program)
+  program
+    .command('version')
+    .description('the version of holdfast and of what it runs on')
+    .option('--json', 'as JSON')
+    .action(({ json = false }: { json?: boolean }) => {
+      const versions = { holdfast: VERSION, node: process.versions.node }
+      if (json) printJson(versions)
+      else print(`holdfast ${VERSION} (Node ${process.versions.node})`)
+    })
+  overrideExit(program)
+  return program
+}
+
+/** Commander throws instead of exiting, in every subcommand. */
+function overrideExit(command: Command): void {
+  command.exitOverride()
+  for (const sub of command.commands) overrideExit(sub)
+}
+
+exitOnClosedPipe()
+try {
+  await buildProgram().parseAsync()
+} catch (error) {
+  if (error instanceof CommanderError) {
+    // Commander has said what is wrong; help and version are no errors.
+    process.exitCode = error.exitCode === 0 ? ExitCode.ok : ExitCode.usage
+  } else {
+    process.exitCode = reportError(error, { json: process.argv.includes('--json') })
+  }
+}
