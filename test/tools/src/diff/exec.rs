@@ -79,18 +79,12 @@ impl Side {
         let result = self.dispatch(op, &mut out);
         out.result = result;
         let timed = matches!(op, Op::Utimens { .. });
-        if probe || (result.is_ok() && (timed || matches!(op, Op::Open { .. }))) {
+        let seen = matches!(op, Op::SeekMap { .. });
+        if (probe && !seen) || (result.is_ok() && (timed || matches!(op, Op::Open { .. }))) {
             if let Some(target) = op.subject() {
-                self.view("subject", &target, &mut out);
-                if !timed {
-                    for v in &mut out.views {
-                        if let Ok(a) = &mut v.result {
-                            a.atime = None;
-                        }
-                    }
-                }
+                self.view("subject", &target, timed, &mut out);
                 if let (true, Target::Path { at, .. }) = (probe, &target) {
-                    self.view("directory", &parent(at), &mut out);
+                    self.view("directory", &parent(at), false, &mut out);
                 }
             }
         }
@@ -164,7 +158,8 @@ impl Side {
         attr::statx(fd, c"", libc::AT_EMPTY_PATH, self.stat_mask)
     }
 
-    pub(super) fn view(&self, label: &str, target: &Target, out: &mut Outcome) {
+    /// Takes attributes; the access time only where nothing can have moved it since it was set.
+    pub(super) fn view(&self, label: &str, target: &Target, atime: bool, out: &mut Outcome) {
         let s = match target {
             Target::Fd(slot) => self.fstat(self.fd(*slot)),
             Target::Path { at, follow } => cstr(at.path.as_slice()).and_then(|p| {
@@ -174,7 +169,7 @@ impl Side {
         };
         let result = s.map(|s| {
             let mut a = Attrs::of(&s);
-            a.atime = Some(s.atime);
+            a.atime = atime.then_some(s.atime);
             a
         });
         out.views.push(View { label: label.to_owned(), result });

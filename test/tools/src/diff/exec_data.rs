@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::exec::{done, Mapped, Side};
-use super::op::Op;
+use super::op::{Op, Target};
 use super::outcome::{Attrs, Outcome, View};
 use crate::sys::map::Mapping;
 use crate::sys::{attr, cstr, file, Errno};
@@ -43,7 +43,11 @@ impl Side {
                 file::writev(fd, buf, lens, *off).map(|n| n as i64)
             }
             Op::Seek { slot, off, whence } => file::lseek(self.fd(*slot), *off, *whence),
-            Op::SeekMap { slot, off, whence } => self.seek_map(self.fd(*slot), *off, *whence, out),
+            Op::SeekMap { slot, off, whence } => {
+                // Whose answer this is decides whether it can be judged, see `limits`.
+                self.view("subject", &Target::Fd(*slot), false, out);
+                self.seek_map(self.fd(*slot), *off, *whence, out)
+            }
             Op::Ftruncate { slot, len } => done(file::ftruncate(self.fd(*slot), *len)),
             Op::Truncate { at, len } => {
                 done(file::truncateat(self.base(at), &cstr(at.path.as_slice())?, *len))

@@ -93,6 +93,8 @@ pub struct Gen {
     profile: Profile,
     weights: Vec<u32>,
     sealed: Vec<Sealed>,
+    /// A sealed object whose name was lost from the picture may stay sealed to the end.
+    lost_sealed: bool,
     index: u64,
     /// Open flags never used.
     pub flags_off: i32,
@@ -117,6 +119,7 @@ impl Gen {
             profile,
             weights: Vec::new(),
             sealed: Vec::new(),
+            lost_sealed: false,
             index: 0,
             flags_off: off("direct", libc::O_DIRECT)
                 | off("append", libc::O_APPEND)
@@ -136,6 +139,7 @@ impl Gen {
                 let op = Op::SetFlags { at, mask: s.bits, bits: 0 };
                 return self.planned(0, op, "unseal", Effect::Unseal(s.node));
             }
+            self.lost_sealed = true;
         }
         loop {
             let worker = self.pick_worker();
@@ -211,6 +215,7 @@ impl Gen {
     pub fn learn(&mut self, planned: &Planned, right: &Outcome) {
         let worker = planned.step.worker as usize;
         if right.result.is_err() {
+            self.lost_sealed |= matches!(planned.effect, Effect::Unseal(_));
             return;
         }
         let seen = right.subject();
@@ -282,6 +287,11 @@ impl Gen {
                 held.size = size;
             }
         }
+    }
+
+    /// Whether some object is immutable or append-only at present.
+    pub fn any_sealed(&self) -> bool {
+        self.lost_sealed || !self.sealed.is_empty()
     }
 
     /// Whether some worker still holds a writable mapping of this right-side inode.

@@ -1,12 +1,12 @@
 //! Where a FUSE mount legitimately differs, as data. Everything not listed here must agree.
 //!
-//! | limit | families | rule |
+//! | limit | rule | because |
 //! |---|---|---|
-//! | `collapse-insert` | collapse, insert | `fuse_file_fallocate` (Linux 6.18) refuses every mode but KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE before the server sees it: EOPNOTSUPP, and the file is unchanged. |
+//! | `collapse-insert` | the families collapse and insert run on the left only and must be refused with EOPNOTSUPP | `fuse_file_fallocate` (Linux 6.18) knows KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE only and answers before the server sees the call |
+//! | `sealed` | while some object is immutable or append-only: access may succeed on the left or be EACCES where it is EPERM on the right; EACCES on the left may be EPERM on the right; mmap may succeed where it is EACCES on the right | a FUSE inode never carries S_IMMUTABLE or S_APPEND, so the kernel's own checks (`inode_permission`, `do_mmap`) pass or come in another order; what reaches the server is refused there |
 //!
-//! A limit is in force when a probe on the left shows its errno and the same probe on the right
-//! succeeds. Its families then run on the left only and must be refused with exactly that errno.
-//! With `--strict` no limit is in force.
+//! A limit is in force when its probe fails on the left and succeeds on the right. With
+//! `--strict` no limit is in force.
 //!
 //! Not generated at all, because no rule could compare them:
 //!
@@ -16,7 +16,7 @@
 //! - inotify, leases, and locks (kernel-local; tested elsewhere).
 //! - Offsets beyond 64 MiB: `s_maxbytes` of the mount is larger than that of ext4.
 //!
-//! Compared by a weaker rule:
+//! Compared by a weaker rule, on every file system:
 //!
 //! - mtime: both "during the run", or both exactly equal. Explicit times always lie outside.
 //! - mtime of a file with mapped stores: undecided until the next explicit time with no mapping
@@ -24,51 +24,104 @@
 //! - atime: only straight after utimensat. ctime: never (it cannot be set).
 //! - size of directories, st_blocks, st_blksize, inode numbers, order of readdir: never.
 //! - SEEK_DATA and SEEK_HOLE: the answer is checked against the content (`--seek-exact` demands
-//!   equal answers).
+//!   equal answers), on the left not for files with mapped stores: FUSE does not write those
+//!   back before it asks the server.
 //! - copy_file_range: repeated until the length is copied or nothing more comes; the sum counts.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use crate::sys::{errno_name, file, name, Errno, SysResult};
+use super::op::Op;
+use super::outcome::Outcome;
+use crate::sys::{attr, errno_name, file, name, Errno, SysResult};
+
+/// What a limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// These families run on the left only and must fail with this errno.
+    Refused { families: &'static [&'static str], errno: Errno },
+    /// Differences in who refuses, while some object is immutable or append-only.
+    Sealed,
+}
 
 /// One legitimate difference.
 pub struct Limit {
     pub name: &'static str,
-    /// Families that run on the left only while the limit is in force.
-    pub families: &'static [&'static str],
-    pub errno: Errno,
-    /// Succeeds where the feature exists.
+    pub rule: Rule,
+    /// Succeeds where the kernel behaves as on a native file system.
     probe: fn(RawFd) -> SysResult<()>,
 }
 
-pub const LIMITS: &[Limit] = &[Limit {
-    name: "collapse-insert",
-    families: &["collapse", "insert"],
-    errno: libc::EOPNOTSUPP,
-    probe: probe_collapse,
-}];
+pub const LIMITS: &[Limit] = &[
+    Limit {
+        name: "collapse-insert",
+        rule: Rule::Refused { families: &["collapse", "insert"], errno: libc::EOPNOTSUPP },
+        probe: probe_collapse,
+    },
+    Limit { name: "sealed", rule: Rule::Sealed, probe: probe_sealed },
+];
 
 const PROBE_NAME: &CStr = c"~probe";
 
-fn probe_collapse(root: RawFd) -> SysResult<()> {
+/// Runs `body` on a new file and removes it.
+fn with_file(root: RawFd, body: impl Fn(&OwnedFd) -> SysResult<()>) -> SysResult<()> {
     let fd = file::openat(root, PROBE_NAME, libc::O_CREAT | libc::O_RDWR, 0o600)?;
-    let fd = fd.as_raw_fd();
-    let tried = file::pwrite(fd, &[1; 3 * 65536], 0)
-        .and_then(|_| file::fallocate(fd, libc::FALLOC_FL_COLLAPSE_RANGE, 0, 65536));
+    let tried = body(&fd);
     name::unlinkat(root, PROBE_NAME, 0)?;
     tried
 }
 
+fn probe_collapse(root: RawFd) -> SysResult<()> {
+    with_file(root, |fd| {
+        let fd = fd.as_raw_fd();
+        file::pwrite(fd, &[1; 3 * 65536], 0)?;
+        file::fallocate(fd, libc::FALLOC_FL_COLLAPSE_RANGE, 0, 65536)
+    })
+}
+
+/// Native: an immutable file is not writable, says access, even for root.
+fn probe_sealed(root: RawFd) -> SysResult<()> {
+    with_file(root, |fd| {
+        let fd = fd.as_raw_fd();
+        let old = attr::get_flags(fd)?;
+        attr::set_flags(fd, old | attr::FLAG_IMMUTABLE)?;
+        let answer = name::faccessat(root, PROBE_NAME, libc::W_OK, 0);
+        attr::set_flags(fd, old)?;
+        match answer {
+            Err(libc::EPERM) => Ok(()),
+            _ => Err(libc::EINVAL),
+        }
+    })
+}
+
 /// The limits in force between these two roots.
 pub fn in_force(left: RawFd, right: RawFd) -> Vec<&'static Limit> {
-    let refused = |l: &&Limit| (l.probe)(left) == Err(l.errno) && (l.probe)(right).is_ok();
-    LIMITS.iter().filter(refused).collect()
+    LIMITS.iter().filter(|l| (l.probe)(left).is_err() && (l.probe)(right).is_ok()).collect()
+}
+
+/// Whether the two outcomes may differ in their result while some object is sealed.
+pub fn sealed_allows(op: &Op, left: &Outcome, right: &Outcome) -> bool {
+    let access = matches!(op, Op::Access { .. });
+    match (left.result, right.result) {
+        (Err(libc::EACCES), Err(libc::EPERM)) => true,
+        (Ok(_), Err(libc::EPERM)) => access,
+        (Ok(_), Err(libc::EACCES)) => matches!(op, Op::MapOpen { .. }),
+        _ => false,
+    }
 }
 
 impl std::fmt::Display for Limit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (families, e) = (self.families.join(", "), errno_name(self.errno));
-        write!(f, "{}: {families} must be refused with {e} on the left", self.name)
+        match self.rule {
+            Rule::Refused { families, errno } => {
+                let (families, e) = (families.join(", "), errno_name(errno));
+                write!(f, "{}: {families} must be refused with {e} on the left", self.name)
+            }
+            Rule::Sealed => write!(
+                f,
+                "{}: immutable and append-only objects may be refused by another check",
+                self.name
+            ),
+        }
     }
 }

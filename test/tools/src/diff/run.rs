@@ -8,12 +8,12 @@ use std::time::Instant;
 use super::compare::Rules;
 use super::families::Profile;
 use super::gen::{Gen, Planned};
-use super::limits::{self, Limit};
+use super::limits::{self, Limit, Rule};
 use super::op::{Op, Step};
 use super::outcome::Outcome;
 use super::sabotage::{self, Damage};
 use super::stats::Stats;
-use super::worker::{Host, Worker, USERS};
+use super::worker::{Host, Reply, Worker, USERS};
 use crate::sys::{self, attr, dir, file, name, process};
 use crate::tree::{self, Mtime};
 
@@ -150,23 +150,24 @@ impl Run {
 
     fn one(&mut self, index: u64) -> Result<Option<String>, String> {
         let mut planned = self.gen.next_step();
-        let limit = self.limits.iter().find(|l| l.families.contains(&planned.family)).copied();
-        planned.step.left_only = limit.is_some();
+        let refused = self.refusal(planned.family);
+        planned.step.left_only = refused.is_some();
         let host = self.hosts.get_mut(planned.step.worker as usize).ok_or("no such worker")?;
         let reply = host
             .run(&planned.step)
             .map_err(|e| format!("{e}\nat operation {index}: {:?}", planned.step))?;
         self.stats.count(planned.family, reply.right.result);
         self.follow_times(&planned, &reply.right);
-        let found = match limit {
-            Some(l) if reply.left.result == Err(l.errno) => None,
-            Some(l) => Some(format!("expected refusal is missing: {l}")),
+        let found = match refused {
+            Some(errno) if reply.left.result == Err(errno) => None,
+            Some(errno) => Some(format!("expected {} on the left", sys::errno_name(errno))),
+            None if self.allowed(&planned.step.op, &reply) => None,
             None => self.rules.difference(&reply.left, &reply.right),
         };
         if let Some(what) = found {
             return Ok(Some(self.describe(index, &planned, &what, &reply.left, &reply.right)));
         }
-        if limit.is_none() {
+        if refused.is_none() {
             self.gen.learn(&planned, &reply.right);
         }
         self.past.push_back(Past { index, step: planned.step, result: reply.right.result });
@@ -194,6 +195,20 @@ impl Run {
             return self.trees(&format!("after operation {index}"));
         }
         Ok(None)
+    }
+
+    /// The errno with which a family must be refused on the left.
+    fn refusal(&self, family: &str) -> Option<i32> {
+        self.limits.iter().find_map(|l| match l.rule {
+            Rule::Refused { families, errno } if families.contains(&family) => Some(errno),
+            _ => None,
+        })
+    }
+
+    fn allowed(&self, op: &Op, reply: &Reply) -> bool {
+        self.gen.any_sealed()
+            && self.limits.iter().any(|l| l.rule == Rule::Sealed)
+            && limits::sealed_allows(op, &reply.left, &reply.right)
     }
 
     /// Keeps the set of inodes whose modification time is not decided, see `limits`.
