@@ -9,5 +9,6 @@ mod binding;
 pub mod capture;
 pub mod interceptor;
 pub mod record;
+pub mod replay;
 pub mod scan;
 pub mod transport;

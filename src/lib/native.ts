@@ -199,6 +199,8 @@ interface FrameSpan {
 
 /** The module as built; `takeFrames` is put together here from two of its functions. */
 interface NativeModule extends Native {
+  /** `crc32c` under the name that napi-rs gives it. */
+  crc32C: Native['crc32c']
   /** The memory of the ring and its frame pool. Once per thread: one memory, one owner. */
   ringBuffer(handle: number): Buffer
   takeSpans(
@@ -239,7 +241,7 @@ function load(): Native {
     }))
     return { frames: withBytes, flushWanted, stopped }
   }
-  loaded = { ...built, takeFrames }
+  loaded = { ...built, takeFrames, crc32c: built.crc32C }
   return loaded
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Doomed {
     pub inode: Option<Arc<Inode>>,
     /// Names it has now.
     links: u32,
-    is_dir: bool,
+    pub is_dir: bool,
 }
 
 impl Doomed {

@@ -4,12 +4,13 @@ use super::attr::{mtime, stat_at, stat_fd};
 use super::errno::{check, Errno, Res};
 use super::handle::{CName, FileHandle};
 use super::remove::Doomed;
-use super::table::{raw, EffectLocks};
+use super::table::{raw, EffectLocks, Inode};
 use super::volume::{Volume, Worker};
-use crate::record::{Encoder, Oid, Op, Time, RECORD_HEADER};
-use crate::transport::abi::{Rename2In, RenameIn};
+use crate::record::{valid, Encoder, Oid, Op, Time, RECORD_HEADER};
+use crate::transport::abi::{InHeader, Rename2In, RenameIn};
 use crate::transport::reply::Reply;
 use crate::transport::request::Request;
+use std::sync::Arc;
 
 impl Volume {
     pub(super) fn op_rename(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
@@ -112,6 +113,15 @@ impl Volume {
             }
             self.publish(w, slot, |buf| encode(buf, mtime(&old_pst), mtime(&new_pst)));
         }
+        // A whiteout is a new object with an mtime; XFS changes that of a directory whose parent changes.
+        let moves = !Arc::ptr_eq(&old_parent, &new_parent);
+        let exchanged_dir = exchange && moves && replaced.as_ref().is_some_and(|d| d.is_dir);
+        if flags & libc::RENAME_WHITEOUT != 0 || exchanged_dir {
+            self.capture_mtime(w, &r.header, &old_parent, raw(&old_dir), old_bytes)?;
+        }
+        if moves && header.mode & libc::S_IFMT == libc::S_IFDIR {
+            self.capture_mtime(w, &r.header, &new_parent, raw(&new_dir), new_bytes)?;
+        }
         drop(locks);
         self.saw(&old_parent, &old_pst);
         self.saw(&new_parent, &new_pst);
@@ -124,6 +134,36 @@ impl Volume {
             }
         }
         Ok(Reply::Done)
+    }
+
+    /// Says by what name an object is found and what its mtime is: for what a rename does besides moving
+    /// names.
+    fn capture_mtime(
+        &self,
+        w: &mut Worker,
+        caller: &InHeader,
+        parent: &Inode,
+        dir: i32,
+        name: &[u8],
+    ) -> Res<()> {
+        let c_name = CName::new(name)?;
+        let st = stat_at(dir, c_name.as_c())?;
+        let oid = FileHandle::of(dir, c_name.as_c())?.oid(st.stx_ino);
+        let wait = self.options.ring_wait;
+        let bind = w.header(caller, Op::Bind, oid);
+        w.writer.append(RECORD_HEADER + 32 + name.len(), wait, |buf| {
+            let mut e = Encoder::new(buf, &bind);
+            e.oid(parent.oid).name(name);
+            e.finish()
+        });
+        let mut set = w.header(caller, Op::Setattr, oid);
+        set.time = mtime(&st);
+        w.writer.append(RECORD_HEADER + 64, wait, |buf| {
+            let mut e = Encoder::new(buf, &set);
+            e.u32(valid::MTIME).u32(0).u32(0).u32(0).u64(0).time(mtime(&st)).time(mtime(&st));
+            e.finish()
+        });
+        Ok(())
     }
 
     /// The object that has the new name now.

@@ -77,7 +77,9 @@ impl Volume {
             }
             false => None,
         };
-        self.become_writer(w, &r.header, raw(&fd), kill && sizes)?;
+        // An owner who is not root loses set-group-id as a writer does.
+        let gives = arg.valid & (k::FATTR_UID | k::FATTR_GID) != 0 && r.header.uid != 0;
+        self.become_writer(w, &r.header, raw(&fd), gives || (kill && sizes))?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
         let (done, result) = apply(&inode, &fd, &arg);
         let st = stat_fd(raw(&fd));
@@ -113,7 +115,9 @@ fn apply(inode: &Arc<Inode>, fd: &Arc<OwnedFd>, arg: &SetattrIn) -> (u32, Res<()
         }
         done |= wanted(&SetattrIn { valid: owner, ..*arg });
         // A change of owner clears set-uid and set-gid: the mode is part of the effect.
-        done |= valid::MODE;
+        if inode.kind != libc::S_IFLNK {
+            done |= valid::MODE;
+        }
     }
     if arg.valid & k::FATTR_MODE != 0 {
         if let Err(e) = set_mode(inode, fd, arg.mode & 0o7777) {
