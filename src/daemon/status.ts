@@ -104,6 +104,8 @@ export function makeStatus(inputs: StatusInputs): Status {
   const { config, stateDirectory } = volume
   const journal = report?.journal
   const failure = report?.failure ?? null
+  // Nothing captured by this process yet: the last change is the journal's.
+  const capturedAtNs = stats.capturedAt > 0n ? stats.capturedAt : stats.journaledAt
   return {
     name: config.name,
     uuid: config.uuid,
@@ -116,7 +118,7 @@ export function makeStatus(inputs: StatusInputs): Status {
     mountpoint: config.mountpoint,
     stateDirectory,
     writeback: config.options.writeback,
-    captured: { seq: Number(stats.capturedSeq), time: isoTime(stats.capturedAt) },
+    captured: { seq: Number(stats.capturedSeq), time: isoTime(capturedAtNs) },
     journaled: { seq: Number(stats.journaledSeq), time: isoTime(stats.journaledAt) },
     lag: {
       records: Number(stats.capturedSeq - stats.journaledSeq),

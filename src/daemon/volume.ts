@@ -25,7 +25,7 @@ import {
 import type { Logger } from '../lib/log.js'
 import { type HoldResult, native, type OpenVolumeResult } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
-import { formatUuid, type JournalEnd, parseUuid } from '../record/frame.js'
+import { type JournalEnd, parseUuid } from '../record/frame.js'
 import { Checkpointer, waitJournaled } from './checkpoint.js'
 import { type Clock, systemClock } from './clock.js'
 import { VolumeLock } from './lock.js'
@@ -142,6 +142,7 @@ export class ProtectedVolume {
     this.#timers.push(setInterval(() => void this.#tick(), TICK_MS))
     this.#timers.push(setInterval(() => void this.#checkpoint(), CHECKPOINT_INTERVAL_MS))
     if (provable) await this.checkpoint()
+    await this.#parts.drain.freshReport()
     void this.#tick().then(() => this.#followRecapture())
   }
 
@@ -423,6 +424,6 @@ function startParts(
   )
   const checkpointer = new Checkpointer({ handle, drain, chores, clock })
   const recapture = new Recapture(handle, drain, need)
-  log.info({ volume: config.name, uuid: formatUuid(uuid) }, 'volume opened')
+  log.info({ uuid: config.uuid }, 'volume opened')
   return { handle, drain, chores, checkpointer, recapture }
 }

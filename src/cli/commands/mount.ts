@@ -3,10 +3,8 @@ import type { Command } from 'commander'
 import { ControlClient } from '../../daemon/client.js'
 import { type Launched, launchDaemon } from '../../daemon/launch.js'
 import { planMount } from '../../daemon/plan.js'
-import { findVolume, resolveAhead, type VolumeOptions } from '../../daemon/registry.js'
-import { runDaemon } from '../../daemon/run.js'
+import { findVolume, resolveAhead, type Volume, type VolumeOptions } from '../../daemon/registry.js'
 import { formatBytes } from '../../lib/format.js'
-import { makeLogger } from '../../lib/log.js'
 import { countArgument, durationOrNone, sizeArgument, sizeOrNone } from '../arguments.js'
 import { out, print, printJson } from '../output.js'
 
@@ -68,9 +66,7 @@ Examples:
       })
       const force = flags.force === true
       if (flags.foreground === true) {
-        const log = makeLogger({ fd: 2, base: { volume: volume.config.name } })
-        const daemon = await runDaemon({ volume, force, log })
-        process.exit(await daemon.ended)
+        await runInForeground(volume, force)
       }
       const launched = await launchDaemon({ volume, force })
       if (flags.json === true) printJson(launched)
@@ -100,6 +96,15 @@ Examples:
       await new ControlClient(config.name).stop({ force })
       print(`${out.bold(config.name)} unmounted; ${config.backing} is no longer protected`)
     })
+}
+
+/** Loaded here only: the daemon's modules take longer than most commands run. */
+async function runInForeground(volume: Volume, force: boolean): Promise<never> {
+  const { runDaemon } = await import('../../daemon/run.js')
+  const { makeLogger } = await import('../../lib/log.js')
+  const log = makeLogger({ fd: 2, base: { volume: volume.config.name } })
+  const daemon = await runDaemon({ volume, force, log })
+  process.exit(await daemon.ended)
 }
 
 /** Only what was given: the rest keeps its stored or default value. */

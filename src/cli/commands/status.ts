@@ -3,8 +3,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { ControlClient } from '../../daemon/client.js'
 import { runningDaemon } from '../../daemon/lock.js'
+import { journalPath } from '../../daemon/places.js'
 import { findVolume, listVolumes, type Volume } from '../../daemon/registry.js'
 import type { Status } from '../../daemon/status.js'
+import { Journal } from '../../journal/store.js'
 import { HoldfastError } from '../../lib/errors.js'
 import { formatBytes, formatCount } from '../../lib/format.js'
 import { interruptSignal, out, print, printJson, table } from '../output.js'
@@ -100,12 +102,26 @@ async function describeVolume({ config, stateDirectory }: Volume) {
   const { name, uuid, backing, mountpoint } = config
   const base = { name, uuid, backing, mountpoint, stateDirectory }
   if (runningDaemon(name) === undefined) {
-    return { ...base, state: 'stopped', seq: null, journalBytes: null }
+    return { ...base, state: 'stopped', ...(await journalExtent(stateDirectory)) }
   }
   try {
     const { state, captured, journal } = await new ControlClient(name).status()
     return { ...base, state, seq: captured.seq, journalBytes: journal.usedBytes }
   } catch {
     return { ...base, state: 'not answering', seq: null, journalBytes: null }
+  }
+}
+
+/** What the journal of a stopped volume says; nulls when it cannot be read. */
+async function journalExtent(stateDirectory: string) {
+  try {
+    const journal = Journal.open({ path: journalPath(stateDirectory), readOnly: true })
+    try {
+      return { seq: Number(journal.end().lastSeq), journalBytes: journal.usedBytes() }
+    } finally {
+      await journal.close()
+    }
+  } catch {
+    return { seq: null, journalBytes: null }
   }
 }
