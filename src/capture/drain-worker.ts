@@ -2,10 +2,11 @@
  * The drain: takes frames from the capture ring and makes them durable in the journal. A worker
  * thread of the daemon, and the journal's only writer.
  *
- * Invariant: `native.journaled(seq)` is called only after the transaction with seq is durable; then
- * the ring forgets it and waiting fsyncs return. Frames taken are never dropped: while the journal
- * refuses them (no space, I/O error) they are tried again, waiting fsyncs fail with that error, the
- * ring fills, and writers wait and at last get ENOSPC. Nothing is lost.
+ * Invariant: the ring forgets a record (`native.committed`) only when its transaction has returned:
+ * then it outlives the process, as it did in the ring. Waiting fsyncs return (`native.journaled`)
+ * only when it would outlive the machine. Frames taken are never dropped: while the journal refuses
+ * them (no space, I/O error) they are tried again, waiting fsyncs fail with that error, the ring
+ * fills, and writers wait and at last get ENOSPC. Nothing is lost.
  *
  * The loop is synchronous; the mailbox is read between two takes.
  */
@@ -19,6 +20,8 @@ import {
   DRAIN_RETRY_MS,
   DRAIN_WAIT_MS,
   PRUNE_INTERVAL_MS,
+  SYNC_BYTES_MAX,
+  SYNC_INTERVAL_MS,
 } from '../lib/limits.js'
 import { type Frame, native } from '../lib/native.js'
 import type { DrainMessage, DrainOptions, DrainReport, DrainRequest } from './messages.js'
@@ -35,7 +38,11 @@ const totals = { frames: 0, bytes: 0, commits: 0, lastCommitNs: 0 }
 let retention: Retention = options.retention
 let failure: HoldfastError | null = null
 let abandoned = false
+let syncAsked = false
 let nextReport = 0
+let committed = 0n
+let durable = 0n
+let nextSync = Date.now() + SYNC_INTERVAL_MS
 let nextPrune = Date.now() + PRUNE_INTERVAL_MS
 
 function post(message: DrainMessage): void {
@@ -62,6 +69,9 @@ function answer(request: DrainRequest) {
       return report()
     case 'report':
       return report()
+    case 'sync':
+      syncAsked = true
+      return undefined
     case 'abandon':
       abandoned = true
       return undefined
@@ -99,13 +109,11 @@ function setFailure(error: HoldfastError | null): void {
   if (changed) post({ kind: 'failure', error: error === null ? null : error.toJSON() })
 }
 
-/** Appends until it succeeds, or until the main thread gives the ring up for now. */
-function append(frames: readonly Frame[]): boolean {
+/** Does it until it succeeds, or until the main thread gives the ring up for now. */
+function insist(write: () => void): boolean {
   for (;;) {
     try {
-      const begun = process.hrtime.bigint()
-      journal.append(frames)
-      totals.lastCommitNs = Number(process.hrtime.bigint() - begun)
+      write()
       if (failure !== null) setFailure(null)
       return true
     } catch (error) {
@@ -116,6 +124,24 @@ function append(frames: readonly Frame[]): boolean {
     applyRetention()
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, DRAIN_RETRY_MS)
   }
+}
+
+function commit(frames: readonly Frame[]): void {
+  const begun = process.hrtime.bigint()
+  journal.append(frames)
+  totals.lastCommitNs = Number(process.hrtime.bigint() - begun)
+}
+
+/** Makes what is committed durable: at once for an fsync, else in its own time. */
+function makeDurable(wanted: boolean): boolean {
+  if (committed === durable) return true
+  const due = Date.now() >= nextSync || journal.unflushedBytes >= SYNC_BYTES_MAX
+  if (!wanted && !due) return true
+  if (!insist(() => (due ? journal.sync() : journal.flush()))) return false
+  if (due) nextSync = Date.now() + SYNC_INTERVAL_MS
+  durable = committed
+  native.journaled(options.handle, durable)
+  return true
 }
 
 function applyRetention(): void {
@@ -137,12 +163,15 @@ function drain(): void {
     const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, DRAIN_WAIT_MS)
     const last = taken.frames[taken.frames.length - 1]
     if (last !== undefined) {
-      if (!append(taken.frames)) return
-      native.journaled(options.handle, last.lastSeq)
+      if (!insist(() => commit(taken.frames))) return
+      committed = last.lastSeq
+      native.committed(options.handle, committed)
       totals.frames += taken.frames.length
       totals.commits += 1
       for (const { bytes } of taken.frames) totals.bytes += bytes.length
     }
+    if (!makeDurable(taken.flushWanted || taken.stopped || syncAsked)) return
+    syncAsked = false
     if (taken.stopped) return
     if (Date.now() >= nextReport) {
       nextReport = Date.now() + DRAIN_REPORT_MS

@@ -74,6 +74,11 @@ export class Drain {
     return this.#last
   }
 
+  /** Has everything captured so far made durable soon. */
+  async sync(): Promise<void> {
+    await this.#ask({ kind: 'sync' })
+  }
+
   /** Ends a drain that cannot empty the ring; what is pending stays there. */
   async abandon(): Promise<void> {
     await this.#ask({ kind: 'abandon' })

@@ -19,6 +19,8 @@ export type DrainRequest =
   | { id: number; kind: 'prune'; retention: Retention }
   | { id: number; kind: 'setRetention'; retention: Retention }
   | { id: number; kind: 'report' }
+  /** Make what is captured durable soon, although no fsync asks for it. */
+  | { id: number; kind: 'sync' }
   /** Stop without draining (the journal is full): what is pending stays in the ring. */
   | { id: number; kind: 'abandon' }
   /** Close the journal; the last request. */

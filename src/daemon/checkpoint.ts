@@ -67,6 +67,7 @@ export class Checkpointer {
     this.#steps.steppedBack()
     const checkpoint = { seq: native.volumeStats(handle).capturedSeq, timeNs: clock.wallNs() }
     await chores.run('syncBacking', handle)
+    await drain.sync()
     await waitJournaled(handle, checkpoint.seq, CHECKPOINT_WAIT_MS)
     const ctimeUnreliable = this.#steps.steppedBack()
     await drain.updateMeta({ checkpoint, ctimeUnreliable })

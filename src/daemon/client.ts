@@ -2,8 +2,11 @@
 import { request as httpRequest } from 'node:http'
 import { type ErrorReport, errnoOf, HoldfastError } from '../lib/errors.js'
 import { CONTROL_TIMEOUT_MS, STOP_TIMEOUT_MS } from '../lib/limits.js'
+import { runningDaemon } from './lock.js'
 import { socketPath } from './places.js'
 import type { Status } from './status.js'
+
+const GONE_POLL_MS = 10
 
 export interface CallOptions {
   signal?: AbortSignal | undefined
@@ -40,9 +43,11 @@ export class ControlClient {
     return this.#call('GET', '/v1/metrics', undefined, options)
   }
 
-  /** Orderly stop; BUSY unless `force`. */
+  /** Orderly stop; BUSY unless `force`. Resolves when the daemon is gone. */
   async stop({ force = false, ...options }: CallOptions & { force?: boolean } = {}): Promise<void> {
     await this.#call('POST', '/v1/stop', { force }, { timeoutMs: STOP_TIMEOUT_MS, ...options })
+    const end = Date.now() + CONTROL_TIMEOUT_MS
+    while (runningDaemon(this.name) !== undefined && Date.now() < end) await sleep(GONE_POLL_MS)
   }
 
   marker(name: string, options?: CallOptions): Promise<{ name: string; seq: number }> {

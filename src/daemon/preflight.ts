@@ -7,6 +7,7 @@ import { HoldfastError } from '../lib/errors.js'
 import { formatBytes } from '../lib/format.js'
 import { OCCUPANTS_SHOWN_MAX } from '../lib/limits.js'
 import { isWithin, type Mount, mountAt, mountOf, readMounts } from '../lib/mountinfo.js'
+import { runningDaemon } from './lock.js'
 import { describeOccupants, findOccupants } from './occupants.js'
 import { runDirectory } from './places.js'
 import type { Volume } from './registry.js'
@@ -51,6 +52,16 @@ export function checkDirectory(path: string, what: string): void {
   throw new HoldfastError('NOT_A_DIRECTORY', `${what} ${path} ${state}`, {
     op,
     hint: found === undefined ? `Make it first: mkdir -p ${path}` : 'Give a directory.',
+  })
+}
+
+/** ALREADY_MOUNTED while a daemon serves the volume; looks at /proc alone. */
+export function checkNotServed({ config }: Volume): void {
+  if (runningDaemon(config.name) === undefined) return
+  if (mountAt(config.mountpoint)?.type !== MOUNT_TYPE) return
+  throw new HoldfastError('ALREADY_MOUNTED', `${config.mountpoint} is mounted already`, {
+    op,
+    hint: `See: holdfast status ${config.name}`,
   })
 }
 

@@ -48,6 +48,8 @@ const OptionsSchema = z.object({
   writeback: z.boolean().default(false),
   /** Request threads; 0: the data plane chooses. */
   workers: z.int().min(0).max(256).default(0),
+  /** How requests travel: over io_uring where the kernel has it, or by /dev/fuse alone. */
+  transport: z.enum(['auto', 'device']).default('auto'),
   /** Journal size kept; null: no limit. */
   retainBytes: z.int().min(0).nullable().default(RETAIN_BYTES_DEFAULT),
   /** Journal age kept; null: no limit. */

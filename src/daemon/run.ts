@@ -55,8 +55,14 @@ export async function runDaemon({ volume, force, log }: RunOptions): Promise<Dae
     await running.stop({ force: forced })
     log.info('stopped in order')
     notifyServiceManager('STOPPING=1')
-    // The answer to the request that asked for it goes out first.
-    setImmediate(() => void (control?.close() ?? Promise.resolve()).then(() => end(0)))
+    // The answer to the request that asked for it goes out first; the lock goes last, so that no
+    // other daemon finds this one's socket, or loses its own to it.
+    setImmediate(() => void leave())
+  }
+  const leave = async () => {
+    await control?.close()
+    running.release()
+    end(0)
   }
   control = await ControlServer.listen({
     volume: running,

@@ -36,6 +36,7 @@ import {
   checkMachine,
   checkMountpoint,
   checkNestedMounts,
+  checkNotServed,
   checkOccupants,
   checkPlaces,
   checkRing,
@@ -106,6 +107,7 @@ export class ProtectedVolume {
   ): Promise<{ protected: ProtectedVolume; result: StartResult }> {
     const { volume, log, clock = systemClock } = options
     checkMachine()
+    checkNotServed(volume)
     const lock = await VolumeLock.acquire(volume)
     const undo: (() => unknown)[] = [() => lock.release()]
     try {
@@ -242,6 +244,7 @@ export class ProtectedVolume {
   async flush(waitMs: number): Promise<bigint> {
     const { handle } = this.#parts
     const { capturedSeq } = native.volumeStats(handle)
+    await this.#parts.drain.sync()
     await waitJournaled(handle, capturedSeq, waitMs)
     return capturedSeq
   }
@@ -282,7 +285,8 @@ export class ProtectedVolume {
 
   /**
    * Unmounts, drains, takes a last checkpoint and closes. BUSY, naming who uses the volume, unless
-   * `force` detaches it all the same. Idempotent while it runs.
+   * `force` detaches it all the same. Idempotent while it runs. The volume's lock stays until
+   * `release`: the control socket is closed in between.
    */
   async stop({ force }: { force: boolean }): Promise<void> {
     if (this.#state === 'stopped') return
@@ -312,8 +316,12 @@ export class ProtectedVolume {
     await drain.close()
     await chores.close()
     native.closeVolume(handle)
-    this.#lock.release()
     this.#state = 'stopped'
+  }
+
+  /** Lets the next daemon start. After `stop`. */
+  release(): void {
+    this.#lock.release()
   }
 
   async #unmount(force: boolean): Promise<void> {
@@ -367,7 +375,13 @@ async function openJournal(
   const uuid = parseUuid(volume.config.uuid)
   if (uuid === undefined) throw new Error(`no UUID: ${volume.config.uuid}`)
   mkdirSync(volume.stateDirectory, { recursive: true, mode: 0o700 })
-  const journal = Journal.open({ path: journalPath(volume.stateDirectory), uuid, create: true })
+  const journal = Journal.open({
+    path: journalPath(volume.stateDirectory),
+    uuid,
+    create: true,
+    // The ring is on tmpfs: it goes with the machine, and is removed by an orderly stop.
+    afterPowerLoss: !existsSync(ringOf(volume)),
+  })
   try {
     return { meta: journal.meta(), end: journal.end(), clock: journal.lastFrame()?.clock ?? 0n }
   } finally {
@@ -397,6 +411,7 @@ function openDataPlane(
     workers: config.options.workers,
     ringWaitMs: config.options.ringWaitMs,
     exclusive: config.backing === config.mountpoint,
+    transport: config.options.transport,
   })
 }
 

@@ -1,11 +1,10 @@
 /**
  * The journal on disk: an LMDB environment of frames. The one file that imports `lmdb`.
  *
- * Invariants: one writer at a time (the drain's worker, or a command under the volume's lock); a
- * returned `append` is durable. Both follow from plain LMDB commits: `transactionSync` writes the
- * pages, calls fdatasync and only then writes the meta page through an O_DSYNC descriptor, so the
- * newest meta page always points to durable pages and an interrupted commit is simply not there.
- * That is why `overlappingSync` is off: it trades exactly this for batches in flight.
+ * Invariants: one writer at a time (the drain's worker, or a command under the volume's lock). A
+ * returned `append` outlives the process; it outlives the machine after `flush` or `sync`. How that
+ * is done without a flush of the disk for every commit, and undone after power loss, is in
+ * `snapshot.ts` and `flush-log.ts`.
  *
  * Neighbours: `capture/drain-worker.ts` appends, `verify.ts` and `prune.ts` read and trim.
  */
@@ -13,9 +12,11 @@ import { existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { errnoOf, HoldfastError } from '../lib/errors.js'
-import { JOURNAL_MAP_BYTES } from '../lib/limits.js'
+import { FLUSH_LOG_BATCH_BYTES_MAX, JOURNAL_MAP_BYTES } from '../lib/limits.js'
 import { FrameView, formatUuid, JOURNAL_START, type JournalEnd } from '../record/frame.js'
+import { FlushLog } from './flush-log.js'
 import { decodeMeta, encodeMeta, freshMeta, type JournalMeta } from './meta.js'
+import { restoreSnapshot, Snapshots } from './snapshot.js'
 
 const META_KEY = Buffer.from('state')
 /** Frames read under one read transaction: a long reader would stop the reuse of pages. */
@@ -38,6 +39,8 @@ export interface JournalOptions {
   create?: boolean
   /** For other processes than the one that runs the volume. */
   readOnly?: boolean
+  /** The machine may have died since the journal was written: go back to what is durable. */
+  afterPowerLoss?: boolean
 }
 
 export interface FrameRange {
@@ -77,6 +80,10 @@ export class Journal {
   readonly #env: RootDatabase<Buffer, Buffer>
   readonly #frames: Database<Buffer, Buffer>
   readonly #metaDb: Database<Buffer, Buffer>
+  readonly #writer: Writer | undefined
+  /** Frames appended since the last `flush` or `sync`: first seqs, and their bytes together. */
+  #unflushed: bigint[] = []
+  #unflushedBytes = 0
   #closed = false
 
   private constructor(path: string, readOnly: boolean, env: RootDatabase<Buffer, Buffer>) {
@@ -86,13 +93,17 @@ export class Journal {
     const binary = { keyEncoding: 'binary', encoding: 'binary', cache: false } as const
     this.#frames = env.openDB<Buffer, Buffer>({ name: 'frames', ...binary })
     this.#metaDb = env.openDB<Buffer, Buffer>({ name: 'meta', ...binary })
+    if (readOnly) return
+    const { pageSize } = env.getStats() as PageStats
+    this.#writer = { snapshots: new Snapshots(path, pageSize), log: new FlushLog(path), pin: undefined }
   }
 
   /**
    * Opens a journal. JOURNAL_MISSING, FOREIGN_JOURNAL (another volume's), UNKNOWN_FORMAT, or
    * JOURNAL_UNREADABLE when LMDB refuses the file.
    */
-  static open({ path, uuid, create = false, readOnly = false }: JournalOptions): Journal {
+  static open(options: JournalOptions): Journal {
+    const { path, uuid, create = false, readOnly = false, afterPowerLoss = false } = options
     const present = existsSync(join(path, 'data.mdb'))
     if (!present && (!create || readOnly || uuid === undefined)) {
       throw new HoldfastError('JOURNAL_MISSING', `no journal at ${path}`, { op: 'journal.open' })
@@ -100,6 +111,7 @@ export class Journal {
     mkdirSync(path, { recursive: true, mode: 0o700 })
     let journal: Journal
     try {
+      if (afterPowerLoss && !readOnly) restoreSnapshot(path)
       journal = new Journal(path, readOnly, openEnvironment(path, readOnly))
     } catch (cause) {
       throw new HoldfastError('JOURNAL_UNREADABLE', `cannot read ${path}: ${text(cause)}`, {
@@ -110,6 +122,7 @@ export class Journal {
     }
     try {
       journal.#identify(path, uuid)
+      if (!readOnly) journal.#begin(afterPowerLoss)
     } catch (error) {
       void journal.close()
       throw error
@@ -135,6 +148,17 @@ export class Journal {
     }
   }
 
+  /** Makes sure that the first commit starts from a pinned, durable snapshot. */
+  #begin(afterPowerLoss: boolean): void {
+    if (afterPowerLoss) {
+      const frames = [...(this.#writer?.log.framesAfter(this.end()) ?? [])]
+      this.#commit(() => {
+        for (const { firstSeq, bytes } of frames) this.#frames.put(seqKey(firstSeq), bytes)
+      })
+    }
+    this.sync()
+  }
+
   meta(): JournalMeta {
     const bytes = this.#metaDb.get(META_KEY)
     if (bytes === undefined) throw new Error('the journal lost its meta record')
@@ -146,6 +170,7 @@ export class Journal {
     this.#commit(() => {
       this.#metaDb.put(META_KEY, encodeMeta(meta))
     })
+    this.sync()
   }
 
   /** Changes part of the meta record, durably. */
@@ -156,13 +181,67 @@ export class Journal {
   }
 
   /**
-   * Appends frames in one transaction; when it returns they are durable. JOURNAL_FULL (nothing was
-   * stored, try again later) or JOURNAL_WRITE.
+   * Appends frames in one transaction; when it returns they outlive the process. JOURNAL_FULL
+   * (nothing was stored, try again later) or JOURNAL_WRITE.
    */
   append(frames: readonly FrameBytes[]): void {
     this.#commit(() => {
       for (const { firstSeq, bytes } of frames) this.#frames.put(seqKey(firstSeq), bytes)
     })
+    for (const { firstSeq, bytes } of frames) {
+      this.#unflushed.push(firstSeq)
+      this.#unflushedBytes += bytes.length
+    }
+  }
+
+  /** Bytes of frames that would not outlive the machine yet. */
+  get unflushedBytes(): number {
+    return this.#unflushedBytes
+  }
+
+  /**
+   * Makes all appended frames outlive the machine, by way of the flush log if they are few.
+   * JOURNAL_FULL or JOURNAL_WRITE.
+   */
+  flush(): void {
+    const writer = this.#writer
+    if (writer === undefined || this.#unflushed.length === 0) return
+    const bytes = this.#unflushedBytes
+    if (bytes > FLUSH_LOG_BATCH_BYTES_MAX || !writer.log.fits(bytes)) {
+      this.sync()
+      return
+    }
+    const frames = this.#unflushed.map((seq) => this.#frames.get(seqKey(seq)))
+    if (frames.some((frame) => frame === undefined)) {
+      this.sync() // pruned already
+      return
+    }
+    try {
+      writer.log.append(frames as Buffer[])
+    } catch (cause) {
+      throw this.#writeError(cause)
+    }
+    this.#unflushed = []
+    this.#unflushedBytes = 0
+  }
+
+  /** Makes everything outlive the machine: a durable snapshot of the whole file. */
+  sync(): void {
+    const writer = this.#writer
+    if (writer === undefined) return
+    // Pinned before the old pin goes: the pages of one snapshot or the other stay.
+    const pin = this.#env.useReadTransaction()
+    try {
+      writer.snapshots.take()
+    } catch (cause) {
+      pin.done()
+      throw this.#writeError(cause)
+    }
+    writer.pin?.done()
+    writer.pin = pin
+    writer.log.reset()
+    this.#unflushed = []
+    this.#unflushedBytes = 0
   }
 
   /** Where the journal ends: what the next frame must follow. */
@@ -263,6 +342,9 @@ export class Journal {
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    this.#writer?.pin?.done()
+    this.#writer?.snapshots.close()
+    this.#writer?.log.close()
     await this.#env.close()
   }
 
@@ -272,7 +354,7 @@ export class Journal {
     return entry === undefined ? undefined : new FrameView(entry.value)
   }
 
-  /** One durable transaction. The callback returns nothing: a returned promise would defer it. */
+  /** One transaction, not flushed. The callback returns nothing: a returned promise would defer it. */
   #commit(write: () => void): void {
     try {
       this.#env.transactionSync(() => {
@@ -308,6 +390,14 @@ export class Journal {
   }
 }
 
+/** What only the writer has. */
+interface Writer {
+  snapshots: Snapshots
+  log: FlushLog
+  /** Keeps the pages of the last snapshot from being used again. */
+  pin: { done(): void } | undefined
+}
+
 interface PageStats {
   pageSize: number
   treeBranchPageCount: number
@@ -329,6 +419,7 @@ function openEnvironment(path: string, readOnly: boolean): RootDatabase<Buffer, 
     maxDbs: 8,
     mapSize: JOURNAL_MAP_BYTES,
     overlappingSync: false,
+    noSync: true,
     noReadAhead: true,
     noMemInit: true,
     keyEncoding: 'binary',

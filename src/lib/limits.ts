@@ -14,11 +14,19 @@ export const RING_BYTES_MIN = 64 * MiB
 export const RING_WAIT_MS = 30_000
 
 /** Most bytes the drain takes and commits in one transaction. */
-export const DRAIN_BATCH_BYTES_MAX = 8 * MiB
+export const DRAIN_BATCH_BYTES_MAX = 32 * MiB
 /** Longest time the drain waits for records before it looks at its mailbox. */
 export const DRAIN_WAIT_MS = 250
 /** Pause between attempts while the journal's file system refuses frames. */
 export const DRAIN_RETRY_MS = 500
+/** Longest time that journaled frames are not flushed to disk when no fsync asks for it. */
+export const SYNC_INTERVAL_MS = 5_000
+/** Journaled bytes that may wait for that. */
+export const SYNC_BYTES_MAX = 512 * MiB
+/** Size of the flush log, in which an fsync makes frames durable; when full, LMDB is flushed. */
+export const FLUSH_LOG_BYTES = 32 * MiB
+/** More than this is not copied to the flush log: LMDB is flushed instead. */
+export const FLUSH_LOG_BATCH_BYTES_MAX = 4 * MiB
 /** How often the drain posts its counters to the main thread. */
 export const DRAIN_REPORT_MS = 500
 

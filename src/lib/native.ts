@@ -155,7 +155,9 @@ export interface Native {
    * bytes stay valid until the next call.
    */
   takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult
-  /** All frames up to `seq` are durable in the journal: trims the ring, wakes waiting fsyncs. */
+  /** All frames up to `seq` are in the journal and outlive the process: trims the ring. */
+  committed(handle: number, seq: bigint): void
+  /** All frames up to `seq` are durable in the journal: wakes waiting fsyncs. */
   journaled(handle: number, seq: bigint): void
   /** The journal cannot take frames now (errno, e.g. 28): waiting fsyncs fail with it. 0 clears. */
   journalFailed(handle: number, errno: number): void

@@ -5,7 +5,7 @@
 
 use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
 use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
-use crate::record::{seal, seal_frame, FrameHeader, FRAME_HEADER};
+use crate::record::{seal, seal_frame, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -79,8 +79,7 @@ impl Ring {
     ///
     /// The frames stay valid until the next `take`; at most one take is under way.
     pub fn take(&self, max: usize, wait: Duration) -> Taken {
-        let max = max.clamp(1, FRAME_POOL_BYTES - 2 * FRAME_TARGET_BYTES);
-        let next = self.drain.lock().next;
+        let max = max.max(1);
         let deadline = Instant::now() + wait;
         let mut out = Taken::default();
         {
@@ -88,7 +87,7 @@ impl Ring {
             self.wake_bytes.store(max as u64, Ordering::Relaxed);
             self.drain_waits.store(true, Ordering::SeqCst);
             loop {
-                out.flush_wanted = s.flush_wanted >= next;
+                out.flush_wanted = s.flush_wanted > self.journaled_seq();
                 let enough = self.pending_bytes.load(Ordering::Relaxed) >= max as u64;
                 if enough || out.flush_wanted || s.stopping {
                     break;
@@ -155,11 +154,15 @@ impl Ring {
                 (head, std::slice::from_raw_parts_mut(slot.add(RECORD_AT), len))
             };
             let len = record.len();
+            let starts_with_hole = open.as_ref().is_some_and(|f| f.records == 0);
+            let direct = len >= DIRECT_FRAME_PAYLOAD && !starts_with_hole;
+            let pool_end = open.as_ref().map_or(at, |f| f.at + FRAME_HEADER + f.body);
+            if !direct && pool_end + FRAME_TARGET_BYTES + RECORD_BYTES_MAX > FRAME_POOL_BYTES {
+                break; // the pool is used up; the rest comes with the next take
+            }
             d.clock = head.time.max(d.clock + 1);
             self.index_of(seq).store(0, Ordering::Release);
-            let direct = len >= DIRECT_FRAME_PAYLOAD;
-            let starts_with_hole = open.as_ref().is_some_and(|f| f.records == 0);
-            if direct && !starts_with_hole {
+            if direct {
                 if let Some(frame) = open.take() {
                     at = self.close_frame(&mut d, frame, out);
                 }
@@ -186,7 +189,7 @@ impl Ring {
                 }
                 let frame = open.get_or_insert_with(|| OpenFrame::new(at, seq, seq));
                 let to = pool + frame.at + FRAME_HEADER + frame.body;
-                // SAFETY: `max` keeps the pool's use below its size; the pool is the drain's alone.
+                // SAFETY: the check above keeps the pool's use below its size; the pool is the drain's alone.
                 let copy = unsafe {
                     let p = self.map.base().add(to);
                     std::ptr::copy_nonoverlapping(record.as_ptr(), p, len);
@@ -219,8 +222,8 @@ impl Ring {
         (frame.at + len + 63) & !63
     }
 
-    /// Everything up to `seq` is durable: frees ring memory and wakes fsyncs.
-    pub fn journaled_up_to(&self, seq: u64) {
+    /// Everything up to `seq` is in the journal and outlives the process: frees ring memory.
+    pub fn committed_up_to(&self, seq: u64) {
         let mut d = self.drain.lock();
         while let Some(&(last, chunk, records, bytes, time)) = d.taken.front() {
             if last > seq {
@@ -234,7 +237,11 @@ impl Ring {
                 self.reclaim(chunk);
             }
         }
-        drop(d);
+    }
+
+    /// Everything up to `seq` is durable: wakes fsyncs.
+    pub fn journaled_up_to(&self, seq: u64) {
+        self.committed_up_to(seq);
         self.journaled.fetch_max(seq, Ordering::SeqCst);
         let mut s = self.signal.lock();
         s.error = 0;

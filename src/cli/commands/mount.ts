@@ -1,11 +1,17 @@
 /** `holdfast mount`, `holdfast unmount` */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { ControlClient } from '../../daemon/client.js'
 import { type Launched, launchDaemon } from '../../daemon/launch.js'
 import { planMount } from '../../daemon/plan.js'
 import { findVolume, resolveAhead, type Volume, type VolumeOptions } from '../../daemon/registry.js'
 import { formatBytes } from '../../lib/format.js'
-import { countArgument, durationOrNone, sizeArgument, sizeOrNone } from '../arguments.js'
+import {
+  countArgument,
+  durationArgument,
+  durationOrNone,
+  sizeArgument,
+  sizeOrNone,
+} from '../arguments.js'
 import { out, print, printJson } from '../output.js'
 
 interface MountFlags {
@@ -16,6 +22,8 @@ interface MountFlags {
   ringSize?: number
   writeback?: boolean
   workers?: number
+  ringWait?: number
+  transport?: 'auto' | 'device'
   retainSize?: number | null
   retainAge?: number | null
   force?: boolean
@@ -39,11 +47,24 @@ export function addMountCommands(program: Command): void {
     .option('--state <dir>', "the volume's state and journal (default: /var/lib/holdfast/<name>)")
     .option('--ring <dir>', 'tmpfs directory of the capture ring (default: /dev/shm)')
     .option('--ring-size <size>', 'size of the capture ring (default: 256M)', sizeArgument)
+    .option(
+      '--ring-wait <time>',
+      'how long a writer waits for space in a full ring before ENOSPC (default: 30s)',
+      durationArgument,
+    )
     .option('--retain-size <size>', 'journal size kept, or none (default: 64G)', sizeOrNone)
     .option('--retain-age <age>', 'journal age kept, or none (default: none)', durationOrNone)
     .option('--writeback', 'kernel write-back caching: faster small writes, see docs/SEMANTICS.md')
     .option('--no-writeback', 'write-through: each write is one change, in order (the default)')
     .option('--workers <n>', 'request threads (default: chosen by the data plane)', countArgument)
+    .addOption(
+      new Option(
+        '--transport <how>',
+        'how requests travel: io_uring where the kernel has it, or not',
+      )
+        .choices(['auto', 'device'])
+        .default('auto'),
+    )
     .option('--force', 'although processes or mounts inside DIR bypass the capture')
     .option('--foreground', 'stay in the foreground; for a service manager (Type=notify)')
     .option('--json', 'print the status as JSON')
@@ -116,6 +137,8 @@ function optionsOf(flags: MountFlags, command: Command): Partial<VolumeOptions> 
     ...(given('ringSize', flags.ringSize) ? { ringBytes: flags.ringSize } : {}),
     ...(given('writeback', flags.writeback) ? { writeback: flags.writeback } : {}),
     ...(given('workers', flags.workers) ? { workers: flags.workers } : {}),
+    ...(given('transport', flags.transport) ? { transport: flags.transport } : {}),
+    ...(given('ringWait', flags.ringWait) ? { ringWaitMs: flags.ringWait } : {}),
     ...(given('retainSize', flags.retainSize) ? { retainBytes: flags.retainSize } : {}),
     ...(given('retainAge', flags.retainAge) ? { retainAgeMs: flags.retainAge } : {}),
   }
