@@ -1,0 +1,455 @@
+//! Names as facts: makes a record's result true on a target that may be ahead of it or damaged.
+//!
+//! Used for the one record that a dying process may have applied, inside scans, and in the window
+//! after a power loss. Nothing that somebody may still claim is deleted: an object that loses its
+//! last name is parked in the staging area under its oid. Every function here can be repeated.
+
+use super::apply::Record;
+use super::apply_names::created_type;
+use super::engine::{Access, Engine};
+use super::error::{Done, Fault};
+use super::handle::Handle;
+use super::map_log::Entry;
+use super::objects::{Obj, HOLLOW, UNNAMED};
+use super::seal;
+use super::sys::{self, Name};
+use crate::record::{Creation, Fields, Oid};
+use std::os::fd::{AsRawFd, RawFd};
+
+/// What is under a name.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    pub handle: Handle,
+    pub mode: u32,
+    pub links: u64,
+}
+
+impl Found {
+    pub fn is_dir(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+}
+
+pub(super) fn look_up(dir: RawFd, name: &Name) -> Done<Option<Found>> {
+    let handle = match Handle::of_name(dir, name) {
+        Err(e) if e.is(libc::ENOENT) => return Ok(None),
+        r => r?,
+    };
+    let st = sys::fstatat(dir, name)?;
+    Ok(Some(Found { handle, mode: st.st_mode, links: st.st_nlink as u64 }))
+}
+
+impl Engine {
+    /// The object if it is known and still exists.
+    pub(super) fn alive(&mut self, oid: Oid) -> Done<Option<Obj>> {
+        match self.objects.find(oid) {
+            Some(obj) if self.is_alive(obj)? => Ok(Some(obj)),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_this(&self, oid: Oid, found: &Option<Found>) -> bool {
+        let known = self.objects.find(oid);
+        matches!((known, found), (Some(o), Some(f)) if self.objects.get(o).handle == f.handle)
+    }
+
+    /// Takes away whatever has this name; what may still be claimed is parked.
+    pub(super) fn displace(&mut self, parent: Obj, name: &Name, found: &Found) -> Done {
+        let owner = self.objects.find_handle(&found.handle);
+        if let Some(obj) = owner {
+            self.hollow_unname(obj, parent, name)?;
+        }
+        let dir = self.fd(parent, Access::Any)?;
+        let gone = |r: Done| match r {
+            Err(e) if e.is(libc::ENOENT) => Ok(()),
+            r => r,
+        };
+        if !found.is_dir() && (found.links > 1 || owner.is_none()) {
+            return gone(self.insist(found, |_| sys::unlinkat(dir, name, false)));
+        }
+        let parked = match owner {
+            Some(obj) => Self::staging_name(self.objects.get(obj).oid)?,
+            None => {
+                let hex: String = found.handle.bytes().iter().map(|b| format!("{b:02x}")).collect();
+                Name::component(format!("u{hex}").as_bytes())?
+            }
+        };
+        gone(
+            self.insist(found, |e| {
+                sys::renameat2(dir, name, e.state.parked.as_raw_fd(), &parked, 0)
+            }),
+        )
+    }
+
+    /// Does `f`; if an immutable or append-only flag forbids it, the object loses the flag.
+    pub(super) fn insist(&mut self, found: &Found, f: impl Fn(&Self) -> Done) -> Done {
+        match f(self) {
+            Err(e) if e.is(libc::EPERM) => {
+                let kind = found.mode & libc::S_IFMT;
+                if kind != libc::S_IFREG && kind != libc::S_IFDIR {
+                    return Err(e);
+                }
+                let fd = found.handle.open(self.root.as_raw_fd(), libc::O_RDONLY)?;
+                let flags = seal::get_flags(fd.as_raw_fd())?;
+                if flags & seal::SEALS == 0 {
+                    return Err(e);
+                }
+                seal::set_flags(fd.as_raw_fd(), flags & !seal::SEALS)?;
+                f(self)
+            }
+            r => r,
+        }
+    }
+
+    /// Gives an existing object this name, which is free: from the staging area, or as one more
+    /// link; a directory is moved from where it is.
+    pub(super) fn put(&mut self, obj: Obj, parent: Obj, name: &Name) -> Done {
+        let object = *self.objects.get(obj);
+        let staged = Self::staging_name(object.oid)?;
+        let dir = self.fd(parent, Access::Any)?;
+        for area in [self.state.parked.as_raw_fd(), self.state.unnamed.as_raw_fd()] {
+            match sys::renameat2(area, &staged, dir, name, 0) {
+                Err(e) if e.is(libc::ENOENT) => continue,
+                Err(e) if e.is(libc::EPERM) => {
+                    let found = look_up(area, &staged)?.ok_or(Fault::Stale)?;
+                    self.insist(&found, |_| sys::renameat2(area, &staged, dir, name, 0))?;
+                }
+                Err(e) if object.is_dir() && e.is(libc::EINVAL) => {
+                    self.park_dir(parent)?;
+                    sys::renameat2(area, &staged, dir, name, 0)?;
+                }
+                r => r?,
+            }
+            if object.flags & UNNAMED != 0 {
+                self.mark_named(obj)?;
+            }
+            return self.hollow_name(obj, parent, name);
+        }
+        let fd = self.fd(obj, Access::Any)?;
+        if object.is_dir() {
+            let (up, from) = self.locate_dir(obj)?;
+            match sys::renameat2(up.as_raw_fd(), &from, dir, name, 0) {
+                Err(e) if e.is(libc::EINVAL) => {
+                    self.park_dir(parent)?;
+                    sys::renameat2(up.as_raw_fd(), &from, dir, name, 0)?;
+                }
+                r => r?,
+            }
+            return Ok(());
+        }
+        let this = Found { handle: object.handle, mode: u32::from(object.kind) << 12, links: 1 };
+        self.insist(&this, |_| sys::link_fd(fd, dir, name))?;
+        if object.flags & UNNAMED != 0 {
+            self.mark_named(obj)?;
+        }
+        self.hollow_name(obj, parent, name)
+    }
+
+    /// Where a directory is now: its parent and its name there.
+    fn locate_dir(&mut self, obj: Obj) -> Done<(std::os::fd::OwnedFd, Name)> {
+        let fd = self.fd(obj, Access::Any)?;
+        let ino = sys::fstat(fd)?.st_ino;
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let up = sys::openat(fd, c"..".as_ptr(), flags, 0)?;
+        for (name, entry_ino) in sys::entries(up.as_raw_fd())? {
+            if entry_ino == ino {
+                let name = Name::component(&name)?;
+                return Ok((up, name));
+            }
+        }
+        Err(Fault::Stale)
+    }
+
+    /// Takes a directory out of the tree, so that something above it can be moved into it.
+    fn park_dir(&mut self, obj: Obj) -> Done {
+        let (up, name) = self.locate_dir(obj)?;
+        let parked = Self::staging_name(self.objects.get(obj).oid)?;
+        sys::renameat2(up.as_raw_fd(), &name, self.state.parked.as_raw_fd(), &parked, 0)
+    }
+
+    /// The entry `name` of `parent` is the object `oid`, of this type. What is not known is made
+    /// empty (a stand-in, for a link or a device) or, if a fitting object is there, taken for it.
+    pub(super) fn place(&mut self, oid: Oid, mode: u32, parent: Obj, name: &Name) -> Done<Obj> {
+        let dir = self.fd(parent, Access::Any)?;
+        let Some(found) = look_up(dir, name)? else {
+            return self.place_new(oid, mode, parent, name);
+        };
+        if let Some(obj) = self.alive(oid)? {
+            if found.handle == self.objects.get(obj).handle {
+                self.hollow_name(obj, parent, name)?;
+                return Ok(obj);
+            }
+            self.displace(parent, name, &found)?;
+            self.put(obj, parent, name)?;
+            return Ok(obj);
+        }
+        let fits = (found.mode ^ mode) & libc::S_IFMT == 0;
+        if fits && self.objects.find_handle(&found.handle).is_none() {
+            return self.take_for(oid, found.handle, found.mode, parent, name);
+        }
+        self.displace(parent, name, &found)?;
+        self.make_stand_in(oid, mode, parent, name)
+    }
+
+    /// As `place`, where nothing has the name.
+    pub(super) fn place_new(&mut self, oid: Oid, mode: u32, parent: Obj, name: &Name) -> Done<Obj> {
+        match self.alive(oid)? {
+            Some(obj) => {
+                self.put(obj, parent, name)?;
+                Ok(obj)
+            }
+            None => self.make_stand_in(oid, mode, parent, name),
+        }
+    }
+
+    fn make_stand_in(&mut self, oid: Oid, mode: u32, parent: Obj, name: &Name) -> Done<Obj> {
+        let dir = self.fd(parent, Access::Any)?;
+        self.identity.become_caller(0, 0, 0)?;
+        let kind = mode & libc::S_IFMT;
+        match kind {
+            libc::S_IFDIR => sys::mkdirat(dir, name, 0o700)?,
+            libc::S_IFLNK => sys::symlinkat(c"?", dir, name)?,
+            libc::S_IFREG | libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
+                sys::mknodat(dir, name, kind | 0o600, 0)?;
+            }
+            _ => return Err(Fault::Corrupt("an object without a type")),
+        }
+        let handle = Handle::of_name(dir, name)?;
+        self.take_for(oid, handle, kind, parent, name)
+    }
+
+    /// Binds what is under the name. The names of a link or device that may turn out to be another
+    /// are kept, and logged before the binding: an interrupted attempt is repeated until both are.
+    fn take_for(
+        &mut self,
+        oid: Oid,
+        handle: Handle,
+        mode: u32,
+        parent: Obj,
+        name: &Name,
+    ) -> Done<Obj> {
+        if self.objects.find(oid).is_some() {
+            self.forget(oid)?;
+        }
+        let kind = mode & libc::S_IFMT;
+        let hollow = matches!(kind, libc::S_IFLNK | libc::S_IFCHR | libc::S_IFBLK);
+        if hollow {
+            let parent = self.objects.get(parent).oid;
+            self.note_hollow(oid, parent, name)?;
+        }
+        let obj = self.bind(oid, handle, mode, 0)?;
+        if hollow {
+            self.objects.get_mut(obj).flags |= HOLLOW;
+        }
+        Ok(obj)
+    }
+
+    /// BIND where the tree is under repair: what is not there is passed over, an image will tell.
+    pub(super) fn bind_fact(&mut self, r: &Record, parent: Obj, name: &Name) -> Done {
+        let dir = self.fd(parent, Access::Any)?;
+        let found = look_up(dir, name)?;
+        if self.alive(r.oid)?.is_some() {
+            return Ok(());
+        }
+        match found {
+            Some(f) if self.objects.find_handle(&f.handle).is_none() => {
+                let fits = r.mode == 0 || (r.mode ^ f.mode) & libc::S_IFMT == 0;
+                if fits {
+                    self.bind(r.oid, f.handle, f.mode, 0)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn create_fact(
+        &mut self,
+        r: &Record,
+        c: &Creation,
+        parent: Obj,
+        name: &Name,
+    ) -> Done {
+        let kind = created_type(r.view.op(), c.requested_mode);
+        let dir = match self.fd(parent, Access::Any) {
+            // The directory goes later; the object may leave it before that, so it must exist.
+            Err(Fault::Stale) if self.forgives_unknown() => {
+                let parked = Self::staging_name(r.oid)?;
+                let area = self.state.parked.as_raw_fd();
+                if let Some(f) = look_up(area, &parked)? {
+                    if !f.is_dir() {
+                        sys::unlinkat(area, &parked, false)?;
+                    }
+                }
+                return self.make(r, c, area, &parked);
+            }
+            other => other?,
+        };
+        let found = look_up(dir, name)?;
+        if let Some(obj) = self.alive(r.oid)? {
+            if !self.is_this(r.oid, &found) {
+                if let Some(f) = &found {
+                    self.displace(parent, name, f)?;
+                }
+                self.put(obj, parent, name)?;
+            }
+            return self.settle_fact(r, c, dir, name);
+        }
+        if let Some(f) = &found {
+            let unbound = self.objects.find_handle(&f.handle).is_none();
+            if kind == libc::S_IFDIR && f.is_dir() && unbound {
+                return self.settle_fact(r, c, dir, name);
+            }
+            // Made by the interrupted attempt, or by a later record that will be applied again.
+            self.displace(parent, name, f)?;
+        }
+        self.make(r, c, dir, name)
+    }
+
+    fn settle_fact(&mut self, r: &Record, c: &Creation, dir: RawFd, name: &Name) -> Done {
+        self.settle_named(r, c, dir, name)?;
+        if let Some(obj) = self.objects.find(r.oid) {
+            if r.mode != 0 {
+                self.note_mode(obj, r.mode);
+            }
+            self.touch(obj, r.time)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn link_fact(&mut self, obj: Obj, parent: Obj, name: &Name) -> Done {
+        let dir = self.fd(parent, Access::Any)?;
+        let found = look_up(dir, name)?;
+        let object = *self.objects.get(obj);
+        if let Some(f) = &found {
+            if f.handle == object.handle {
+                if object.flags & UNNAMED != 0 {
+                    self.mark_named(obj)?;
+                }
+                return Ok(());
+            }
+            self.displace(parent, name, f)?;
+        }
+        self.put(obj, parent, name)
+    }
+
+    pub(super) fn unlink_fact(&mut self, oid: Oid, parent: Obj, name: &Name, dir: bool) -> Done {
+        let at = self.fd(parent, Access::Any)?;
+        let Some(found) = look_up(at, name)? else {
+            return Ok(());
+        };
+        let owner = self.objects.find_handle(&found.handle);
+        if self.is_this(oid, &Some(found)) {
+            if let Some(obj) = owner {
+                self.hollow_unname(obj, parent, name)?;
+            }
+            return match sys::unlinkat(at, name, dir) {
+                Err(e) if dir && e.is(libc::ENOTEMPTY) => self.displace(parent, name, &found),
+                r => r,
+            };
+        }
+        if owner.is_none() && self.objects.find(oid).is_none() {
+            return self.displace(parent, name, &found);
+        }
+        Ok(())
+    }
+
+    pub(super) fn rename_fact(
+        &mut self,
+        r: &Record,
+        (old, old_name): (Obj, &Name),
+        (new, new_name): (Obj, &Name),
+    ) -> Done {
+        let Fields::Rename { flags, replaced, .. } = r.fields else {
+            return Ok(());
+        };
+        let (from, to) = (self.fd(old, Access::Any)?, self.fd(new, Access::Any)?);
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        if exchange {
+            self.learn(replaced, &[(to, new_name), (from, old_name)])?;
+        }
+        let Some(obj) = self.learn(r.oid, &[(from, old_name), (to, new_name)])? else {
+            if self.forgives_unknown() {
+                self.skipped += 1;
+                return Ok(());
+            }
+            return Err(Fault::Diverged("the renamed object is under neither name"));
+        };
+        let (at_old, at_new) = (look_up(from, old_name)?, look_up(to, new_name)?);
+        if self.is_this(r.oid, &at_new) {
+            // Done before; the old name may be left where an object was given both.
+            if self.is_this(r.oid, &at_old) && !exchange {
+                sys::unlinkat(from, old_name, false)?;
+            }
+        } else if exchange && self.is_this(r.oid, &at_old) && self.is_this(replaced, &at_new) {
+            sys::renameat2(from, old_name, to, new_name, flags)?;
+        } else {
+            if let Some(f) = at_new {
+                self.displace(new, new_name, &f)?;
+            }
+            if self.is_this(r.oid, &at_old) {
+                let flags = flags & libc::RENAME_WHITEOUT;
+                sys::renameat2(from, old_name, to, new_name, flags)?;
+            } else {
+                self.put(obj, new, new_name)?;
+            }
+        }
+        self.hollow_unname(obj, old, old_name)?;
+        self.hollow_name(obj, new, new_name)?;
+        if exchange {
+            if let Some(other) = self.alive(replaced)? {
+                self.hollow_unname(other, new, new_name)?;
+                let mode = u32::from(self.objects.get(other).kind) << 12;
+                self.place(replaced, mode, old, old_name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The object, or the unclaimed one under the first of the names that has one.
+    fn learn(&mut self, oid: Oid, names: &[(RawFd, &Name)]) -> Done<Option<Obj>> {
+        if let Some(obj) = self.alive(oid)? {
+            return Ok(Some(obj));
+        }
+        for (dir, name) in names {
+            if let Some(f) = look_up(*dir, name)? {
+                if self.objects.find_handle(&f.handle).is_none() {
+                    return self.bind(oid, f.handle, f.mode, 0).map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn note_hollow(&mut self, oid: Oid, parent: Oid, name: &Name) -> Done {
+        let name = name.bytes().to_vec();
+        self.state.log(&Entry::HollowName { oid, parent, name: name.clone() })?;
+        let names = self.hollow.entry(oid).or_default();
+        if !names.contains(&(parent, name.clone())) {
+            names.push((parent, name));
+        }
+        Ok(())
+    }
+
+    /// A stand-in has one more name.
+    pub(super) fn hollow_name(&mut self, obj: Obj, parent: Obj, name: &Name) -> Done {
+        if self.objects.get(obj).flags & HOLLOW == 0 {
+            return Ok(());
+        }
+        let (oid, parent) = (self.objects.get(obj).oid, self.objects.get(parent).oid);
+        self.note_hollow(oid, parent, name)
+    }
+
+    /// A stand-in loses a name.
+    pub(super) fn hollow_unname(&mut self, obj: Obj, parent: Obj, name: &Name) -> Done {
+        if self.objects.get(obj).flags & HOLLOW == 0 {
+            return Ok(());
+        }
+        let (oid, parent) = (self.objects.get(obj).oid, self.objects.get(parent).oid);
+        let name = name.bytes().to_vec();
+        if let Some(names) = self.hollow.get_mut(&oid) {
+            names.retain(|n| *n != (parent, name.clone()));
+        }
+        self.state.log(&Entry::HollowUnname { oid, parent, name })
+    }
+}

@@ -1,0 +1,53 @@
+//! Dying on demand: every system call and every store to the position is a place to die at.
+//!
+//! Unwinding stands for the death of the process: no destructor of replay writes anything, and what
+//! was stored to a mapping stays. `kills` does the same with a real SIGKILL.
+
+use super::journal::UUID;
+use crate::replay::engine::Engine;
+use crate::replay::{Position, ReplayError};
+use std::cell::Cell;
+use std::path::Path;
+
+thread_local! {
+    static LEFT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A place to die at.
+pub fn point() {
+    LEFT.with(|left| match left.get() {
+        0 => {}
+        1 => {
+            left.set(0);
+            std::panic::resume_unwind(Box::new(Died));
+        }
+        n => left.set(n - 1),
+    });
+}
+
+struct Died;
+
+/// Opens, applies the frames after the position, dies at the `die_at`th place; `None` when it died.
+pub fn run(
+    target: &Path,
+    state: &Path,
+    frames: &[Vec<u8>],
+    die_at: u64,
+) -> Option<Result<Position, ReplayError>> {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            LEFT.with(|left| left.set(die_at));
+            let mut engine = Engine::open(target, state, UUID)?;
+            for frame in frames {
+                engine.apply_frame(frame)?;
+            }
+            LEFT.with(|left| left.set(0));
+            Ok(engine.position())
+        });
+        match worker.join() {
+            Ok(r) => Some(r),
+            Err(e) if e.is::<Died>() => None,
+            Err(e) => std::panic::resume_unwind(e),
+        }
+    })
+}

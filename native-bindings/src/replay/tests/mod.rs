@@ -1,0 +1,10 @@
+//! Tests of replay: real operations on a source tree, their records replayed on a copy of the base,
+//! the two trees compared bit for bit; the same with the process dying at every possible place.
+
+pub mod crash;
+mod journal;
+mod kills;
+mod random;
+mod source;
+mod tree;
+mod world;
