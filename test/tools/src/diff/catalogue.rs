@@ -22,6 +22,11 @@ pub enum Kind {
 const KINDS: usize = 6;
 
 impl Kind {
+    pub fn of_mode(mode: u32) -> Kind {
+        // d_type is the type bits of the mode, shifted (dirent.h).
+        Kind::of_dtype(((mode & libc::S_IFMT) >> 12) as u8)
+    }
+
     pub fn of_dtype(d: u8) -> Kind {
         match d {
             libc::DT_DIR => Kind::Dir,

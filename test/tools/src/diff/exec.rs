@@ -80,9 +80,15 @@ impl Side {
         out.result = result;
         let timed = matches!(op, Op::Utimens { .. });
         let seen = matches!(op, Op::SeekMap { .. });
-        if (probe && !seen) || (result.is_ok() && (timed || matches!(op, Op::Open { .. }))) {
+        // Whose capabilities these are decides whether they can be judged, see `limits`.
+        let seen_for = op.concerns_capability();
+        if (probe && !seen)
+            || seen_for
+            || (result.is_ok() && (timed || matches!(op, Op::Open { .. })))
+        {
             if let Some(target) = op.subject() {
-                self.view("subject", &target, timed, &mut out);
+                let set = matches!(op, Op::Utimens { atime, .. } if atime.1 != libc::UTIME_OMIT);
+                self.view("subject", &target, set && result.is_ok(), &mut out);
                 if let (true, Target::Path { at, .. }) = (probe, &target) {
                     self.view("directory", &parent(at), false, &mut out);
                 }

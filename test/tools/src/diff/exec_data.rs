@@ -113,7 +113,11 @@ impl Side {
         whence: i32,
         out: &mut Outcome,
     ) -> Result<i64, Errno> {
-        let size = attr::fstat(fd)?.size as i64;
+        let stat = attr::fstat(fd)?;
+        if !stat.is_file() {
+            return Err(libc::EISDIR);
+        }
+        let size = stat.size as i64;
         let before = file::lseek(fd, 0, libc::SEEK_CUR)?;
         let answer = file::lseek(fd, off, whence);
         file::lseek(fd, before, libc::SEEK_SET)?;

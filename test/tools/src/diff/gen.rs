@@ -242,6 +242,10 @@ impl Gen {
                     }));
                 }
                 held.size = size.unwrap_or(0);
+                // A symbolic link may have led to anything.
+                if let Some(a) = seen.filter(|_| !held.is_path()) {
+                    held.kind = Kind::of_mode(a.mode);
+                }
                 if let Op::Open { slot, .. } = planned.step.op {
                     self.pools[worker].slots[slot as usize] = Some(held);
                 }

@@ -52,6 +52,9 @@ pub fn chown(g: &mut Gen, w: usize) -> Plan {
     } else {
         (g.choose(&anyone), g.choose(&groups))
     };
+    if uid == KEEP && gid == KEEP {
+        return None;
+    }
     Some((Op::Chown { on, uid, gid }, Effect::None))
 }
 
@@ -207,7 +210,7 @@ pub fn acl_get(g: &mut Gen, w: usize) -> Plan {
 pub fn caps_set(g: &mut Gen, w: usize) -> Plan {
     let node = g.pick_node(w, &[Kind::File])?;
     let on = Target::Path { at: g.at(w, node), follow: true };
-    let name = b"security.capability".to_vec();
+    let name = super::op::CAPABILITY.to_vec();
     let mut value = (0x0200_0000u32 | 1).to_le_bytes().to_vec();
     value.extend_from_slice(&g.choose(&[1u32 << 10, 1 << 13]).to_le_bytes());
     value.extend_from_slice(&[0; 12]);

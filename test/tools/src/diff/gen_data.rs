@@ -212,6 +212,10 @@ pub fn copy_range(g: &mut Gen, w: usize) -> Plan {
         false if g.one_in(20) => g.data_slot(w, true)?,
         false => g.pick_slot(w, |h| h.kind == Kind::File && h.writable() && !appends(h))?,
     };
+    // Natively the copy may go through the descriptors as they are, aligned or EINVAL.
+    if g.slot_size(w, from).1 || g.slot_size(w, to).1 {
+        return None;
+    }
     let ((a, len), (b, _)) = (g.range(w, from), g.range(w, to));
     let op = Op::CopyRange { from, from_off: a as i64, to, to_off: b as i64, len };
     Some((op, Effect::None))

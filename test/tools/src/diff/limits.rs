@@ -13,6 +13,8 @@
 //! - FIEMAP, FICLONE, FIDEDUPERANGE: a FUSE mount does not forward them.
 //! - O_DIRECT at misaligned offsets or lengths: a FUSE mount has no alignment to demand, the
 //!   file system below answers EINVAL or falls back to buffered I/O.
+//! - chown(-1, -1), which clears set-user-id natively: `fuse_do_setattr` (Linux 6.18) sends
+//!   FATTR_KILL_SUIDGID only along with an owner or a group.
 //! - inotify, leases, and locks (kernel-local; tested elsewhere).
 //! - Offsets beyond 64 MiB: `s_maxbytes` of the mount is larger than that of ext4.
 //!
@@ -21,6 +23,9 @@
 //! - mtime: both "during the run", or both exactly equal. Explicit times always lie outside.
 //! - mtime of a file with mapped stores: undecided until the next explicit time with no mapping
 //!   of it open; the kernel moves it at the first store natively, at write-back on FUSE.
+//! - security.capability of a file with mapped stores: undecided until it is set again with no
+//!   mapping of it open. A write removes it, a mapped store does not; a FUSE server writes
+//!   mapped pages back by writing.
 //! - atime: only straight after utimensat. ctime: never (it cannot be set).
 //! - size of directories, st_blocks, st_blksize, inode numbers, order of readdir: never.
 //! - SEEK_DATA and SEEK_HOLE: the answer is checked against the content (`--seek-exact` demands

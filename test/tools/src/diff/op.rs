@@ -243,7 +243,21 @@ pub enum Op {
     },
 }
 
+/// The attribute that a write removes, whoever writes.
+pub const CAPABILITY: &[u8] = b"security.capability";
+
 impl Op {
+    /// Whether its answer depends on the file's capabilities.
+    pub fn concerns_capability(&self) -> bool {
+        match self {
+            Op::SetXattr { name, .. }
+            | Op::GetXattr { name, .. }
+            | Op::RemoveXattr { name, .. } => name.as_slice() == CAPABILITY,
+            Op::ListXattr { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The path or descriptor whose attributes tell most about the operation's effect.
     pub fn subject(&self) -> Option<Target> {
         use Op::*;

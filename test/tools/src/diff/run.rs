@@ -162,7 +162,7 @@ impl Run {
             Some(errno) if reply.left.result == Err(errno) => None,
             Some(errno) => Some(format!("expected {} on the left", sys::errno_name(errno))),
             None if self.allowed(&planned.step.op, &reply) => None,
-            None => self.rules.difference(&reply.left, &reply.right),
+            None => self.rules.difference(&planned.step.op, &reply.left, &reply.right),
         };
         if let Some(what) = found {
             return Ok(Some(self.describe(index, &planned, &what, &reply.left, &reply.right)));
@@ -214,9 +214,17 @@ impl Run {
     /// Keeps the set of inodes whose modification time is not decided, see `limits`.
     fn follow_times(&mut self, planned: &Planned, right: &Outcome) {
         let Some(id) = right.subject().map(|a| a.id) else { return };
-        match planned.step.op {
+        match &planned.step.op {
             Op::MapStore { .. } => {
                 self.rules.undecided.insert(id);
+                self.rules.uncertain_caps.insert(id);
+            }
+            Op::SetXattr { .. }
+                if planned.step.op.concerns_capability()
+                    && right.result.is_ok()
+                    && !self.gen.is_mapped(id) =>
+            {
+                self.rules.uncertain_caps.remove(&id);
             }
             Op::Utimens { mtime, .. } if right.result.is_ok() => {
                 let explicit = mtime.1 != libc::UTIME_OMIT && mtime.1 != libc::UTIME_NOW;
@@ -235,6 +243,7 @@ impl Run {
                 to: self.rules.run_to,
                 skip: self.rules.undecided.clone(),
             },
+            uncertain_caps: self.rules.uncertain_caps.clone(),
             ..tree::Options::default()
         };
         let mut lines = Vec::new();

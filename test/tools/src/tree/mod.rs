@@ -47,6 +47,9 @@ pub struct Options {
     pub ino: bool,
     /// Compare change times too (for two views of one tree).
     pub ctime: bool,
+    /// Right-side files whose capabilities are not compared (see `diff::limits`). Goes with
+    /// `Mtime::Window`.
+    pub uncertain_caps: HashSet<Identity>,
     /// Names left out in the two roots, as `lost+found`.
     pub exclude: Vec<Vec<u8>>,
 }
@@ -60,6 +63,7 @@ impl Default for Options {
             hole_granularity: 65536,
             ino: false,
             ctime: false,
+            uncertain_caps: HashSet::new(),
             exclude: Vec::new(),
         }
     }
