@@ -5,7 +5,9 @@
 
 use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
 use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
-use crate::record::{seal, seal_frame, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX};
+use crate::record::{
+    seal, seal_frame, seal_frame_with, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX,
+};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -167,13 +169,14 @@ impl Ring {
                     at = self.close_frame(&mut d, frame, out);
                 }
                 seal(record, seq, d.clock);
+                let crc = crc_of_sealed(record);
                 // SAFETY: in front of the record is space for the frame header (RECORD_AT).
                 let bytes = unsafe {
                     let start = record.as_mut_ptr().sub(FRAME_HEADER);
                     std::slice::from_raw_parts_mut(start, FRAME_HEADER + len)
                 };
                 let h = d.frame_header(1, seq, seq);
-                d.chain = seal_frame(bytes, &h);
+                d.chain = seal_frame_with(bytes, &h, crc);
                 let offset = self.offset_of(bytes.as_ptr()) as usize;
                 out.frames.push(TakenFrame {
                     first_seq: seq,

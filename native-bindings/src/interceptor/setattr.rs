@@ -52,7 +52,12 @@ impl Volume {
         let arg: SetattrIn = r.arg()?;
         let inode = self.inode(r.header.nodeid);
         let sizes = arg.valid & k::FATTR_SIZE != 0;
-        let access = if sizes { Access::Write } else { Access::Path };
+        let access = match () {
+            _ if sizes => Access::Write,
+            // fchmod(2) refuses O_PATH descriptors.
+            _ if arg.valid & k::FATTR_MODE != 0 => Access::Read,
+            _ => Access::Path,
+        };
         let fd = self.table.descriptor(&inode, access)?;
         let valid = wanted(&arg);
         let kill = arg.valid & k::FATTR_KILL_SUIDGID != 0;

@@ -31,6 +31,12 @@ pub fn chain_of(header: &[u8]) -> [u8; 8] {
 ///
 /// `frame` is header space and body together.
 pub fn seal_frame(frame: &mut [u8], h: &FrameHeader) -> [u8; 8] {
+    let crc = crc32c::crc32c(&frame[FRAME_HEADER..]);
+    seal_frame_with(frame, h, crc)
+}
+
+/// As `seal_frame`, when the crc32c of the body is known.
+pub fn seal_frame_with(frame: &mut [u8], h: &FrameHeader, crc: u32) -> [u8; 8] {
     let (header, body) = frame.split_at_mut(FRAME_HEADER);
     header.fill(0);
     header[0..4].copy_from_slice(&MAGIC);
@@ -42,7 +48,7 @@ pub fn seal_frame(frame: &mut [u8], h: &FrameHeader) -> [u8; 8] {
     header[32..40].copy_from_slice(&h.first_seq.to_le_bytes());
     header[40..48].copy_from_slice(&h.last_seq.to_le_bytes());
     header[48..52].copy_from_slice(&(body.len() as u32).to_le_bytes());
-    header[52..56].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    header[52..56].copy_from_slice(&crc.to_le_bytes());
     header[56..64].copy_from_slice(&h.clock.to_le_bytes());
     header[64..72].copy_from_slice(&h.prev_chain);
     let chain = chain_of(header);

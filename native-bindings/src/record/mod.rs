@@ -10,8 +10,8 @@ mod frame;
 pub use decode::{
     Bytes, Creation, Cursor, DecodeError, Fields, ImageDir, ImagePayload, RecordView, Records,
 };
-pub use encode::{seal, Encoder};
-pub use frame::{chain_of, seal_frame, FrameHeader, FrameView};
+pub use encode::{crc_of_sealed, seal, Encoder};
+pub use frame::{chain_of, seal_frame, seal_frame_with, FrameHeader, FrameView};
 
 /// Bytes in front of the fields of a record.
 pub const RECORD_HEADER: usize = 96;

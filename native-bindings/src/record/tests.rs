@@ -26,6 +26,7 @@ fn record_round_trip() {
     };
     assert_eq!(len, record_len(8, 5));
     seal(&mut buf[..len], 7, 1_700_000_000_000_000_000);
+    assert_eq!(crc_of_sealed(&buf[..len]), crc32c::crc32c(&buf[..len]));
     let view = RecordView::parse(&buf).unwrap();
     view.verify().unwrap();
     assert_eq!(view.seq(), 7);

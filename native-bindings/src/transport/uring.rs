@@ -187,6 +187,21 @@ pub struct Uring {
     ended: Condvar,
 }
 
+type Ring = IoUring<squeue::Entry128, cqueue::Entry>;
+
+/// A ring of which only the calling thread submits; it runs completions when it waits for them.
+fn new_ring() -> Res<Ring> {
+    let build = |single: bool| {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(DEPTH as u32 * 4);
+        if single {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        builder.build(DEPTH as u32 * 2)
+    };
+    build(true).or_else(|_| build(false)).map_err(Errno::from)
+}
+
 fn possible_cpus() -> usize {
     // "0-1" or "0-3,8-11": the last number says how many queues the kernel makes.
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
@@ -242,14 +257,12 @@ impl Uring {
         });
         for cpu in 0..cpus {
             let (uring, queue) = (uring.clone(), Arc::new(Queue::new()?));
-            let ring: IoUring<squeue::Entry128, cqueue::Entry> = IoUring::builder()
-                .setup_cqsize(DEPTH as u32 * 4)
-                .build(DEPTH as u32 * 2)
-                .map_err(Errno::from)?;
             *uring.running.lock() += 1;
             let run = move || {
                 bind_to_cpu(cpu);
-                if let Ok(mut w) = Worker::new(uring.volume.ring.clone()) {
+                let ready =
+                    Worker::new(uring.volume.ring.clone()).and_then(|w| Ok((w, new_ring()?)));
+                if let Ok((mut w, ring)) = ready {
                     let _ = uring.serve(ring, &queue, cpu, &mut w);
                 }
                 *uring.running.lock() -= 1;
@@ -281,7 +294,7 @@ impl Uring {
 
     fn serve(
         self: &Arc<Self>,
-        mut ring: IoUring<squeue::Entry128, cqueue::Entry>,
+        mut ring: Ring,
         queue: &Arc<Queue>,
         qid: usize,
         w: &mut Worker,
