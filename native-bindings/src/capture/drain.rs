@@ -6,7 +6,7 @@
 use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
 use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
 use crate::record::{
-    seal, seal_frame, seal_frame_with, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX,
+    crc_of_sealed, seal, seal_frame, seal_frame_with, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
