@@ -307,6 +307,7 @@ impl Uring {
             .map(|i| command(queue, self.device, qid, i, CMD_REGISTER))
             .chain([watch()])
             .collect();
+        let mut done: Vec<(u64, i32)> = Vec::with_capacity(DEPTH * 4);
         loop {
             for sqe in out.drain(..) {
                 // SAFETY: all memory that the entries name lives as long as the queue.
@@ -319,9 +320,8 @@ impl Uring {
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
                 Err(e) => return Err(e.into()),
             }
-            let done: Vec<(u64, i32)> =
-                ring.completion().map(|c| (c.user_data(), c.result())).collect();
-            for (data, result) in done {
+            done.extend(ring.completion().map(|c| (c.user_data(), c.result())));
+            for (data, result) in done.drain(..) {
                 if data == EVENT {
                     let mut n = [0u8; 8];
                     // SAFETY: an eventfd gives 8 bytes.
