@@ -211,6 +211,11 @@ impl Gen {
         from[self.rng.random_range(0..from.len())]
     }
 
+    /// A descriptor was closed besides the plan.
+    pub fn learn_closed(&mut self, step: Step, right: &Outcome) {
+        self.learn(&Planned { step, family: "close", effect: Effect::None }, right);
+    }
+
     /// Learns from the outcome on the right side.
     pub fn learn(&mut self, planned: &Planned, right: &Outcome) {
         let worker = planned.step.worker as usize;

@@ -3,7 +3,7 @@
 //! | limit | rule | because |
 //! |---|---|---|
 //! | `collapse-insert` | the families collapse and insert run on the left only and must be refused with EOPNOTSUPP | `fuse_file_fallocate` (Linux 6.18) knows KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE only and answers before the server sees the call |
-//! | `sealed` | while some object is immutable or append-only: access may succeed on the left or be EACCES where it is EPERM on the right; EACCES on the left may be EPERM on the right; mmap may succeed where it is EACCES on the right | a FUSE inode never carries S_IMMUTABLE or S_APPEND, so the kernel's own checks (`inode_permission`, `do_mmap`) pass or come in another order; what reaches the server is refused there |
+//! | `sealed` | while some object is immutable or append-only: access, or an open for writing that truncates nothing, may succeed on the left or be EACCES where it is EPERM on the right; EACCES, and for a rename ENOTDIR or EISDIR, on the left may be EPERM on the right; mmap may succeed where it is EACCES on the right | a FUSE inode never carries S_IMMUTABLE or S_APPEND, so the kernel's own checks (`inode_permission`, `may_delete`, `do_mmap`) pass or come in another order; an open does not reach the server; what does is refused there |
 //!
 //! A limit is in force when its probe fails on the left and succeeds on the right. With
 //! `--strict` no limit is in force.
@@ -106,9 +106,15 @@ pub fn in_force(left: RawFd, right: RawFd) -> Vec<&'static Limit> {
 
 /// Whether the two outcomes may differ in their result while some object is sealed.
 pub fn sealed_allows(op: &Op, left: &Outcome, right: &Outcome) -> bool {
-    let access = matches!(op, Op::Access { .. });
+    let access = match op {
+        Op::Access { .. } => true,
+        Op::Open { flags, .. } => flags & (libc::O_TRUNC | libc::O_PATH) == 0,
+        _ => false,
+    };
+    let renames = matches!(op, Op::Rename { .. });
     match (left.result, right.result) {
         (Err(libc::EACCES), Err(libc::EPERM)) => true,
+        (Err(libc::ENOTDIR | libc::EISDIR), Err(libc::EPERM)) => renames,
         (Ok(_), Err(libc::EPERM)) => access,
         (Ok(_), Err(libc::EACCES)) => matches!(op, Op::MapOpen { .. }),
         _ => false,

@@ -156,6 +156,15 @@ impl Run {
         let reply = host
             .run(&planned.step)
             .map_err(|e| format!("{e}\nat operation {index}: {:?}", planned.step))?;
+        if let (Op::Open { slot, .. }, Ok(_), Err(_)) =
+            (&planned.step.op, reply.left.result, reply.right.result)
+        {
+            // Where that is allowed, both sides go on without a descriptor.
+            let op = Op::Close { slot: *slot };
+            let step = Step { op, ..planned.step.clone() };
+            let closed = host.run(&step)?;
+            self.gen.learn_closed(step, &closed.right);
+        }
         self.stats.count(planned.family, reply.right.result);
         self.follow_times(&planned, &reply.right);
         let found = match refused {

@@ -34,6 +34,7 @@ const ENDINGS: &[Errno] = &[
     libc::ENODEV,
     libc::EINTR,
     libc::ETIMEDOUT,
+    libc::ECANCELED,
     libc::ENOSPC,
     libc::EDQUOT,
 ];
