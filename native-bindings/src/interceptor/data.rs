@@ -167,7 +167,10 @@ impl Volume {
         let arg: FallocateIn = r.arg()?;
         let inode = self.inode(r.header.nodeid);
         let fd = self.table.descriptor(&inode, Access::Write)?;
-        let header = w.header(&r.header, Op::Fallocate, inode.oid);
+        let mut header = w.header(&r.header, Op::Fallocate, inode.oid);
+        // The request does not say whether the caller may keep set-uid: only root may.
+        let kill = r.header.uid != 0;
+        header.flags = if kill { FLAG_KILLPRIV } else { 0 };
         let encode = |buf: &mut [u8], time: Time, mode: u32, size: u64| {
             let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             e.u32(arg.mode).u64(arg.offset).u64(arg.length).u64(size);
@@ -177,8 +180,7 @@ impl Volume {
         let objects = [Some(&inode), None];
         let slot =
             self.reserve(w, RECORD_HEADER + 32, objects, |buf| encode(buf, Time::UNKNOWN, 0, 0))?;
-        // The request does not say whether the caller may keep set-uid: only root may.
-        self.become_writer(w, &r.header, raw(&fd), r.header.uid != 0)?;
+        self.become_writer(w, &r.header, raw(&fd), kill)?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
         let (mode, offset, len) = (arg.mode as i32, arg.offset as i64, arg.length as i64);
         // SAFETY: plain call.
@@ -206,7 +208,9 @@ impl Volume {
         let target = self.inode(arg.nodeid_out);
         let from = self.table.descriptor(&source, Access::Read)?;
         let to = self.table.descriptor(&target, Access::Write)?;
-        let header = w.header(&r.header, Op::Copy, target.oid);
+        let mut header = w.header(&r.header, Op::Copy, target.oid);
+        let kill = r.header.uid != 0;
+        header.flags = if kill { FLAG_KILLPRIV } else { 0 };
         let encode = |buf: &mut [u8], time: Time, mode: u32, len: u64| {
             let mut e = Encoder::new(buf, &Header { time, mode, ..header });
             e.oid(source.oid).u64(arg.off_in).u64(arg.off_out).u64(len);
@@ -214,7 +218,7 @@ impl Volume {
         };
         let _inside = self.gate.enter();
         let objects = [Some(&target), Some(&source)];
-        self.become_writer(w, &r.header, raw(&to), r.header.uid != 0)?;
+        self.become_writer(w, &r.header, raw(&to), kill)?;
         let slot = self.reserve(w, RECORD_HEADER + 48, objects, |buf| {
             encode(buf, Time::UNKNOWN, 0, arg.len.min(COPY_BYTES_MAX))
         })?;
