@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Unit in which threads take ring memory. Holds several of the longest records.
 pub const CHUNK_BYTES: usize = 8 << 20;
-/// Smallest ring: every request thread needs a chunk, and some must be in the drain.
+/// Smallest ring: requests served at one time need a chunk each, and some must be in the drain.
 pub const RING_BYTES_MIN: usize = 8 * CHUNK_BYTES;
 /// Frames made by copying small records aim at this size.
 pub const FRAME_TARGET_BYTES: usize = 512 << 10;
@@ -14,3 +14,5 @@ pub const DIRECT_FRAME_PAYLOAD: usize = 128 << 10;
 pub const FRAME_POOL_BYTES: usize = 16 << 20;
 /// How long an fsync waits for the journal before it fails with EIO.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often a thread that waits for ring space looks for chunks of resting threads.
+pub const RESTING_POLL: Duration = Duration::from_millis(5);

@@ -2,14 +2,16 @@
 //!
 //! The ring is a file on tmpfs, fully allocated, mapped shared. It is divided into chunks; each
 //! capturing thread fills a chunk of its own front to back with *slots* (no lock, no contention)
-//! and takes a free one when it is full. A slot carries its seq; the index, in private memory,
+//! and takes a free one when it is full. Between two requests a thread lets its chunk rest, where one
+//! that finds none free takes it over: a few chunks serve any number of threads. A slot carries its seq; the index, in private memory,
 //! tells where the slot of a seq is. So threads never wait for each other, and the drain still
 //! sees one total order.
 //!
 //! Invariant: a slot that is PUBLISHED holds a complete record whose effect happened; a slot that
 //! is INTENT may have happened. A chunk is reused only when all its records are journaled.
 
-use super::limits::{CHUNK_BYTES, FRAME_POOL_BYTES, RING_BYTES_MIN};
+use super::limits::{CHUNK_BYTES, FRAME_POOL_BYTES, RESTING_POLL, RING_BYTES_MIN};
+use super::writer::Resting;
 use crate::record::{FRAME_HEADER, RECORD_BYTES_MAX};
 use parking_lot::{Condvar, Mutex};
 use std::fs::{File, OpenOptions};
@@ -18,6 +20,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::io::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 pub(super) const CONTROL_BYTES: usize = 4096;
 /// Bytes of a chunk before its first slot.
@@ -113,12 +117,16 @@ pub struct Ring {
     _file: File,
     path: PathBuf,
     pub(super) chunks: usize,
-    /// Published records of a chunk that are not journaled yet.
+    /// Slots of a chunk that are reserved, or published and not journaled yet.
     pub(super) outstanding: Vec<AtomicU32>,
     /// A thread fills this chunk.
     pub(super) in_use: Vec<AtomicBool>,
     free: Mutex<Vec<usize>>,
     freed: Condvar,
+    /// Chunks of threads that have no request at the moment.
+    resting: Mutex<Vec<Weak<Resting>>>,
+    /// Threads that wait for a chunk.
+    starving: AtomicU32,
     pub(super) index: Vec<AtomicU64>,
     pub(super) pending_bytes: AtomicU64,
     pub(super) captured_bytes: AtomicU64,
@@ -238,6 +246,8 @@ impl Ring {
             in_use: (0..chunks).map(|_| AtomicBool::new(false)).collect(),
             free: Mutex::new((0..chunks).rev().collect()),
             freed: Condvar::new(),
+            resting: Mutex::default(),
+            starving: AtomicU32::new(0),
             index: (0..index_len).map(|_| AtomicU64::new(0)).collect(),
             pending_bytes: AtomicU64::new(0),
             captured_bytes: AtomicU64::new(0),
@@ -344,23 +354,58 @@ impl Ring {
         Some(chunk)
     }
 
-    /// As `take_chunk`, waiting up to `wait`.
-    pub(super) fn wait_chunk(&self, wait: std::time::Duration) -> Option<usize> {
+    /// A chunk that is free, or that a resting thread has begun, waiting up to `wait` for one; and the
+    /// offset of its next slot.
+    pub(super) fn wait_chunk(&self, wait: Duration) -> Option<(usize, usize)> {
+        if let Some(begun) = self.take_resting() {
+            return Some(begun);
+        }
         self.waits.fetch_add(1, Ordering::Relaxed);
         self.kick_drain();
-        let deadline = std::time::Instant::now() + wait;
+        self.starving.fetch_add(1, Ordering::SeqCst);
+        let deadline = Instant::now() + wait;
         let mut free = self.free.lock();
-        loop {
+        let found = loop {
             if let Some(chunk) = free.pop() {
                 drop(free);
                 self.start_chunk(chunk);
-                return Some(chunk);
+                break Some((chunk, CHUNK_HEADER));
             }
-            if self.freed.wait_until(&mut free, deadline).timed_out() && free.is_empty() {
+            if let Some(begun) = self.take_resting() {
+                break Some(begun);
+            }
+            let now = Instant::now();
+            if now >= deadline {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
-                return None;
+                break None;
             }
+            // Bounded: a thread that rests looks for who starves without a lock.
+            self.freed.wait_until(&mut free, deadline.min(now + RESTING_POLL));
+        };
+        self.starving.fetch_sub(1, Ordering::SeqCst);
+        found
+    }
+
+    /// The place where a new writer leaves its chunk between two requests.
+    pub(super) fn new_resting(&self) -> Arc<Resting> {
+        let place = Arc::default();
+        let mut all = self.resting.lock();
+        all.retain(|p| p.strong_count() > 0);
+        all.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// Somebody rests: if others wait for a chunk, they may have it.
+    pub(super) fn offer_resting(&self) {
+        if self.starving.load(Ordering::SeqCst) > 0 {
+            let _free = self.free.lock();
+            self.freed.notify_one();
         }
+    }
+
+    fn take_resting(&self) -> Option<(usize, usize)> {
+        let all = self.resting.lock();
+        all.iter().find_map(|place| place.upgrade()?.lock().take())
     }
 
     fn start_chunk(&self, chunk: usize) {
@@ -400,9 +445,15 @@ impl Ring {
         self.free.lock().retain(|c| !chunks[*c]);
     }
 
-    /// No chunk is free: a capture may have to wait.
+    /// No chunk is to be had: a capture may have to wait.
     pub fn is_full(&self) -> bool {
-        self.free.lock().is_empty()
+        let rests = |place: &Weak<Resting>| place.upgrade().is_some_and(|p| p.lock().is_some());
+        self.free.lock().is_empty() && !self.resting.lock().iter().any(rests)
+    }
+
+    /// Few chunks are free: none to keep for a request that is yet to come.
+    pub(super) fn is_short(&self) -> bool {
+        self.free.lock().len() <= self.chunks / 4
     }
 
     pub fn bytes(&self) -> u64 {

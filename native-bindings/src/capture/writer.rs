@@ -6,6 +6,7 @@ use super::ring::{
     VOID,
 };
 use crate::record::{RECORD_BYTES_MAX, RECORD_HEADER};
+use parking_lot::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +20,21 @@ pub struct StoredHandle {
     pub bytes: [u8; 32],
 }
 
+/// Where a thread keeps its chunk while it has no request: (chunk, offset of the next slot). A thread
+/// that finds no free chunk takes it from here, so that any number of threads shares a few chunks.
+pub(super) type Resting = Mutex<Option<(usize, usize)>>;
+
+/// Room for the bindings of the objects of one operation, kept behind its slot, so that they need no
+/// other chunk while it is half done.
+const BINDINGS_ROOM: usize = 64 << 10;
+
 /// Fills chunks of the ring; one per capturing thread.
 pub struct SlotWriter {
     ring: Arc<Ring>,
     chunk: Option<usize>,
     /// Offset of the next slot in the chunk.
     at: usize,
+    resting: Arc<Resting>,
 }
 
 /// A reserved slot: an intent that becomes a record (`publish`) or nothing (`abort`).
@@ -50,7 +60,24 @@ fn slot_len(record_len: usize) -> usize {
 
 impl SlotWriter {
     pub fn new(ring: Arc<Ring>) -> Self {
-        Self { ring, chunk: None, at: 0 }
+        let resting = ring.new_resting();
+        Self { ring, chunk: None, at: 0, resting }
+    }
+
+    /// Between two requests: others may take the chunk. What `peek` gave is no longer valid.
+    pub fn rest(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            *self.resting.lock() = Some((chunk, self.at));
+            self.ring.offer_resting();
+        }
+    }
+
+    fn resume(&mut self) {
+        if self.chunk.is_none() {
+            if let Some((chunk, at)) = self.resting.lock().take() {
+                (self.chunk, self.at) = (Some(chunk), at);
+            }
+        }
     }
 
     pub fn ring(&self) -> &Arc<Ring> {
@@ -58,9 +85,13 @@ impl SlotWriter {
     }
 
     /// Memory where the next slot's record will stand, with room for the longest record; `None` when
-    /// the ring is full. The memory stays valid until the slot is reserved.
+    /// the ring is nearly full: whoever waits for a request would keep a chunk from one that is being
+    /// served. The memory stays valid until the slot is reserved, or `rest`.
     pub fn peek(&mut self) -> Option<*mut u8> {
-        self.ensure(SLOT_BYTES_MAX, None).then(|| self.record_at())
+        if self.ring.is_short() {
+            return None;
+        }
+        self.ensure(SLOT_BYTES_MAX + BINDINGS_ROOM, None).then(|| self.record_at())
     }
 
     fn record_at(&self) -> *mut u8 {
@@ -74,21 +105,27 @@ impl SlotWriter {
         unsafe { self.ring.chunk_at(chunk).add(self.at) }
     }
 
+    /// Makes sure of a chunk with so much room. Without `wait`, only a free one will do.
     fn ensure(&mut self, room: usize, wait: Option<Duration>) -> bool {
-        if let Some(chunk) = self.chunk {
-            if self.at + room + std::mem::size_of::<SlotHeader>() <= CHUNK_BYTES {
-                return true;
+        self.resume();
+        loop {
+            if let Some(chunk) = self.chunk {
+                if self.at + room + std::mem::size_of::<SlotHeader>() <= CHUNK_BYTES {
+                    return true;
+                }
+                self.chunk = None;
+                self.ring.leave_chunk(chunk);
             }
-            self.chunk = None;
-            self.ring.leave_chunk(chunk);
+            let taken = match (self.ring.take_chunk(), wait) {
+                (Some(chunk), _) => Some((chunk, CHUNK_HEADER)),
+                (None, Some(wait)) => self.ring.wait_chunk(wait),
+                (None, None) => None,
+            };
+            let Some((chunk, at)) = taken else {
+                return false;
+            };
+            (self.chunk, self.at) = (Some(chunk), at);
         }
-        let taken = match self.ring.take_chunk() {
-            None => wait.and_then(|w| self.ring.wait_chunk(w)),
-            some => some,
-        };
-        self.chunk = taken;
-        self.at = CHUNK_HEADER;
-        taken.is_some()
     }
 
     /// Reserves a slot for a record of at most `record_max` bytes and prepares the intent; `arm` makes it
@@ -104,7 +141,7 @@ impl SlotWriter {
         fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> Option<Reserved> {
         debug_assert!((RECORD_HEADER..=RECORD_BYTES_MAX).contains(&record_max));
-        if !self.ensure(slot_len(record_max), Some(wait)) {
+        if !self.ensure(slot_len(record_max) + BINDINGS_ROOM, Some(wait)) {
             return None;
         }
         let slot = self.slot_at();
@@ -123,6 +160,8 @@ impl SlotWriter {
             let next = slot.add(len).cast::<SlotHeader>();
             (*next).state.store(EMPTY, Ordering::Relaxed);
             (*head).state.store(RESERVED, Ordering::Release);
+            // Counted from now on: a chunk that is left meanwhile must not be reused.
+            self.ring.outstanding[chunk].fetch_add(1, Ordering::SeqCst);
             self.at += len;
             Some(Reserved { slot, chunk, len })
         }
@@ -147,6 +186,11 @@ impl SlotWriter {
         } else {
             head.state.store(VOID, Ordering::Release);
         }
+        if self.ring.outstanding[reserved.chunk].fetch_sub(1, Ordering::SeqCst) == 1
+            && self.chunk != Some(reserved.chunk)
+        {
+            self.ring.reclaim(reserved.chunk);
+        }
     }
 
     /// The effect happened: completes the record and gives it its place in the order. Returns its seq.
@@ -165,7 +209,6 @@ impl SlotWriter {
             (*head).record_len = record_len as u32;
             let now = now_ns();
             (*head).time = now;
-            ring.outstanding[reserved.chunk].fetch_add(1, Ordering::SeqCst);
             let seq = ring.control().next_seq.fetch_add(1, Ordering::SeqCst);
             (*head).seq = seq;
             (*head).state.store(PUBLISHED, Ordering::Release);
@@ -197,6 +240,7 @@ impl SlotWriter {
 
 impl Drop for SlotWriter {
     fn drop(&mut self) {
+        self.resume();
         if let Some(chunk) = self.chunk.take() {
             self.ring.leave_chunk(chunk);
         }
