@@ -33,7 +33,7 @@ const options = workerData as DrainOptions
 const port = parentPort
 if (port === null) throw new Error('the drain runs in a worker thread only')
 
-const journal = Journal.open({ path: options.journalPath, uuid: Buffer.from(options.uuid) })
+const journal = openJournal()
 const totals = { frames: 0, bytes: 0, commits: 0, lastCommitNs: 0 }
 let retention: Retention = options.retention
 let failure: HoldfastError | null = null
@@ -47,6 +47,16 @@ let nextPrune = Date.now() + PRUNE_INTERVAL_MS
 
 function post(message: DrainMessage): void {
   port?.postMessage(message)
+}
+
+/** The main thread gets the refusal; the exception ends this thread. */
+function openJournal(): Journal {
+  try {
+    return Journal.open({ path: options.journalPath, uuid: Buffer.from(options.uuid) })
+  } catch (error) {
+    post({ kind: 'unopened', error: toHoldfastError(error, 'drain.open').toJSON() })
+    throw error
+  }
 }
 
 function report(): DrainReport {
@@ -181,6 +191,7 @@ function drain(): void {
   }
 }
 
+post({ kind: 'opened' })
 drain()
 post({ kind: 'report', report: report() })
 if (!abandoned) post({ kind: 'drained' })

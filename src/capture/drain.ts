@@ -18,6 +18,8 @@ type Answer = JournalMeta | PruneResult | DrainReport | undefined
 type Ask<T> = T extends { id: number } ? Omit<T, 'id'> : never
 
 export class Drain {
+  /** Resolves when the journal is open; rejects with why it is not. */
+  readonly opened: Promise<void>
   /** Resolves when the volume is stopped and everything is journaled. */
   readonly drained: Promise<void>
   readonly #worker: Worker
@@ -35,17 +37,27 @@ export class Drain {
     this.drained = new Promise((resolve) => {
       drained = resolve
     })
-    this.#worker.on('message', (message: DrainMessage) => {
-      if (message.kind === 'reply') this.#waiting.get(message.id)?.(message)
-      else if (message.kind === 'report') this.#last = message.report
-      else if (message.kind === 'failure') events.onFailure(message.error)
-      else if (message.kind === 'pruned') events.onPruned(message.result)
-      else drained()
+    this.opened = new Promise((resolve, reject) => {
+      this.#worker.on('message', (message: DrainMessage) => {
+        if (message.kind === 'reply') this.#waiting.get(message.id)?.(message)
+        else if (message.kind === 'report') this.#last = message.report
+        else if (message.kind === 'failure') {
+          // A blocked drain posts no reports.
+          if (this.#last !== undefined) this.#last = { ...this.#last, failure: message.error }
+          events.onFailure(message.error)
+        } else if (message.kind === 'pruned') events.onPruned(message.result)
+        else if (message.kind === 'unopened') {
+          this.#closed = true
+          reject(HoldfastError.from(message.error))
+        } else if (message.kind === 'opened') resolve()
+        else drained()
+      })
     })
-    this.#worker.on('error', (cause) => events.onDeath(cause))
-    this.#worker.on('exit', (code) => {
-      if (!this.#closed) events.onDeath(new Error(`the drain ended with code ${code}`))
-    })
+    const died = (cause: unknown) => {
+      if (!this.#closed) events.onDeath(cause)
+    }
+    this.#worker.on('error', died)
+    this.#worker.on('exit', (code) => died(new Error(`the drain ended with code ${code}`)))
   }
 
   /** The last report, at most half a second old while the drain runs. */
@@ -82,6 +94,13 @@ export class Drain {
   /** Ends a drain that cannot empty the ring; what is pending stays there. */
   async abandon(): Promise<void> {
     await this.#ask({ kind: 'abandon' })
+  }
+
+  /** Ends it when a start fails, in whatever state it is. */
+  async giveUp(): Promise<void> {
+    if (this.#closed) return
+    await this.abandon()
+    await this.close()
   }
 
   /** Closes the journal and ends the worker; after `drained` or `abandon`. Idempotent. */

@@ -50,5 +50,9 @@ export type DrainMessage =
   | { kind: 'report'; report: DrainReport }
   | { kind: 'failure'; error: ErrorReport | null }
   | { kind: 'pruned'; result: PruneResult }
+  /** The journal is open: the drain begins. */
+  | { kind: 'opened' }
+  /** The journal cannot be opened: there is no drain. */
+  | { kind: 'unopened'; error: ErrorReport }
   /** The volume is stopped and everything is journaled. */
   | { kind: 'drained' }

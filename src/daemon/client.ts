@@ -1,5 +1,6 @@
 /** Client of the control socket: what the command line and the library use. */
 import { request as httpRequest } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type ErrorReport, errnoOf, HoldfastError } from '../lib/errors.js'
 import { CONTROL_TIMEOUT_MS, STOP_TIMEOUT_MS } from '../lib/limits.js'
 import { runningDaemon } from './lock.js'

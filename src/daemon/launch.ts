@@ -1,12 +1,12 @@
 /** Starting a daemon that outlives its starter, and waiting until it is ready. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, rmdirSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import { START_TIMEOUT_MS } from '../lib/limits.js'
 import type { OpenVolumeResult } from '../lib/native.js'
 import { logPath } from './places.js'
-import type { Volume } from './registry.js'
+import { readVolume, type Volume } from './registry.js'
 import type { Status } from './status.js'
 
 /** Starter → daemon. */
@@ -50,9 +50,23 @@ export async function launchDaemon(request: LaunchRequest): Promise<Launched> {
   closeSync(log)
   try {
     return await untilReady(child, request)
+  } catch (error) {
+    removeTraces(stateDirectory)
+    throw error
   } finally {
     if (child.connected) child.disconnect()
     child.unref()
+  }
+}
+
+/** A volume that was never made leaves no directory; its log says no more than the error. */
+function removeTraces(stateDirectory: string): void {
+  if (readVolume(stateDirectory) !== undefined) return
+  rmSync(logPath(stateDirectory), { force: true })
+  try {
+    rmdirSync(stateDirectory)
+  } catch {
+    // There is something else in it.
   }
 }
 

@@ -14,6 +14,8 @@ import type { Volume } from './registry.js'
 
 export const MOUNT_TYPE = 'fuse.holdfast'
 const CAP_SYS_ADMIN = 21n
+/** Character device 10:229. */
+const FUSE_DEVICE = (10 << 8) | 229
 const TMPFS_MAGIC = 0x01021994
 const RAMFS_MAGIC = 0x858458f6
 const op = 'mount'
@@ -28,6 +30,7 @@ export function checkMachine(): void {
   }
   try {
     accessSync('/dev/fuse', constants.R_OK | constants.W_OK)
+    if (statSync('/dev/fuse').rdev !== FUSE_DEVICE) throw new Error('not the FUSE device')
   } catch (cause) {
     throw new HoldfastError('NO_FUSE', '/dev/fuse is missing or cannot be opened', {
       op,
@@ -92,13 +95,15 @@ export function mountSource(name: string): string {
   return `holdfast:${name}`
 }
 
-/** A FUSE mount whose daemon is gone answers ENOTCONN at once. */
+/** What a FUSE mount whose daemon is gone answers, at once; over io_uring first the last. */
+const DEAD = new Set(['ENOTCONN', 'ECONNABORTED', 'ECANCELED'])
+
 function isConnected({ mountpoint }: Mount): boolean {
   try {
     statfsSync(mountpoint)
     return true
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ENOTCONN'
+    return !DEAD.has((error as NodeJS.ErrnoException).code ?? '')
   }
 }
 

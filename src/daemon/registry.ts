@@ -227,14 +227,19 @@ function freeName(backing: string): string {
     .replace(/^[^A-Za-z0-9]+/, '')
     .slice(0, 48)
   const name = plain === '' ? 'root' : plain
-  if (lstatSync(join(stateRoot(), name), { throwIfNoEntry: false }) === undefined) return name
+  // A directory without a volume is what a refused start left behind.
+  if (!existsSync(join(stateRoot(), name, FILE))) return name
   return `${name}-${createHash('sha256').update(backing).digest('hex').slice(0, 6)}`
 }
 
 /** The real path of the nearest existing directory of `path`, with the rest appended. */
 export function resolveAhead(path: string): string {
   const absolutePath = resolve(path)
-  if (existsSync(absolutePath)) return realpathSync(absolutePath)
+  try {
+    return realpathSync(absolutePath)
+  } catch {
+    // It does not exist, or it is a dead mount: its parent can be resolved.
+  }
   const parent = dirname(absolutePath)
   if (parent === absolutePath) return absolutePath
   return join(resolveAhead(parent), basename(absolutePath))

@@ -61,7 +61,7 @@ export async function runDaemon({ volume, force, log }: RunOptions): Promise<Dae
   }
   const leave = async () => {
     await control?.close()
-    running.release()
+    running.unlock()
     end(0)
   }
   control = await ControlServer.listen({

@@ -123,8 +123,9 @@ export class ProtectedVolume {
       const parts = startParts(volume, open, need, options)
       undo.push(
         () => parts.chores.close(),
-        () => parts.drain.abandon().then(() => parts.drain.close()),
+        () => parts.drain.giveUp(),
       )
+      await parts.drain.opened
       await parts.drain.updateMeta({ clean: false, recapture: need })
       native.mountVolume(open.handle)
       const running = new ProtectedVolume(volume, log, lock, clock, parts)
@@ -286,7 +287,7 @@ export class ProtectedVolume {
   /**
    * Unmounts, drains, takes a last checkpoint and closes. BUSY, naming who uses the volume, unless
    * `force` detaches it all the same. Idempotent while it runs. The volume's lock stays until
-   * `release`: the control socket is closed in between.
+   * `unlock`: the control socket is closed in between.
    */
   async stop({ force }: { force: boolean }): Promise<void> {
     if (this.#state === 'stopped') return
@@ -320,7 +321,7 @@ export class ProtectedVolume {
   }
 
   /** Lets the next daemon start. After `stop`. */
-  release(): void {
+  unlock(): void {
     this.#lock.release()
   }
 

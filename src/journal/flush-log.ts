@@ -55,7 +55,8 @@ export class FlushLog {
     for (let first = 0; first < frames.length; first += BUFFERS_MAX) {
       const part = frames.slice(first, first + BUFFERS_MAX)
       const length = part.reduce((sum, { length }) => sum + length, 0)
-      const written = part.length === 1 ? writeOne(this.#fd, part, at) : writevSync(this.#fd, part, at)
+      const written =
+        part.length === 1 ? writeOne(this.#fd, part, at) : writevSync(this.#fd, part, at)
       if (written !== length) throw new Error(`short write to the flush log: ${written}`)
       at += length
     }

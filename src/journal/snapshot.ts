@@ -12,7 +12,15 @@
  * (lmdb-js offers `overlappingSync`, which is as safe, but flushes after every commit.)
  */
 import { createHash } from 'node:crypto'
-import { closeSync, existsSync, fdatasyncSync, fsyncSync, openSync, readSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fdatasyncSync,
+  fsyncSync,
+  openSync,
+  readSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { HoldfastError } from '../lib/errors.js'
 

@@ -95,7 +95,11 @@ export class Journal {
     this.#metaDb = env.openDB<Buffer, Buffer>({ name: 'meta', ...binary })
     if (readOnly) return
     const { pageSize } = env.getStats() as PageStats
-    this.#writer = { snapshots: new Snapshots(path, pageSize), log: new FlushLog(path), pin: undefined }
+    this.#writer = {
+      snapshots: new Snapshots(path, pageSize),
+      log: new FlushLog(path),
+      pin: undefined,
+    }
   }
 
   /**
@@ -114,6 +118,7 @@ export class Journal {
       if (afterPowerLoss && !readOnly) restoreSnapshot(path)
       journal = new Journal(path, readOnly, openEnvironment(path, readOnly))
     } catch (cause) {
+      if (errnoOf(cause) === 'ENOSPC') throw fullError(path, cause)
       throw new HoldfastError('JOURNAL_UNREADABLE', `cannot read ${path}: ${text(cause)}`, {
         op: 'journal.open',
         cause,
@@ -368,13 +373,7 @@ export class Journal {
   #writeError(cause: unknown): HoldfastError {
     const full = errnoOf(cause) === 'ENOSPC' || numericCode(cause) === 28 || this.#isFull()
     const op = 'journal.append'
-    if (full) {
-      return new HoldfastError('JOURNAL_FULL', `no space for the journal at ${this.path}`, {
-        op,
-        cause,
-        hint: 'Free space there, or shorten retention: holdfast journal prune.',
-      })
-    }
+    if (full) return fullError(this.path, cause)
     const message = `cannot write the journal at ${this.path}: ${text(cause)}`
     return new HoldfastError('JOURNAL_WRITE', message, { op, cause })
   }
@@ -404,6 +403,14 @@ interface PageStats {
   treeLeafPageCount: number
   overflowPages: number
   entryCount: number
+}
+
+function fullError(path: string, cause: unknown): HoldfastError {
+  return new HoldfastError('JOURNAL_FULL', `no space for the journal at ${path}`, {
+    op: 'journal.append',
+    cause,
+    hint: 'Free space there, or shorten retention: holdfast journal prune.',
+  })
 }
 
 function pageCount(stats: PageStats): number {

@@ -10,7 +10,7 @@ import { makeFrames, UUID } from './frames.js'
 
 t.test('journal: a full file system rejects the append whole and is survived', async (t) => {
   const path = mkdtempSync(join(tmpdir(), 'holdfast-full-'))
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m', 'holdfast-test', path])
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=40m', 'holdfast-test', path])
   t.teardown(() => {
     execFileSync('umount', ['-l', path])
     rmdirSync(path)
@@ -20,7 +20,7 @@ t.test('journal: a full file system rejects the append whole and is survived', a
   writeFileSync(ballast, Buffer.alloc(2 << 20))
   let refused: unknown
   let stored = 0n
-  for (let round = 0; round < 40 && refused === undefined; round += 1) {
+  for (let round = 0; round < 80 && refused === undefined; round += 1) {
     const frames = makeFrames({ count: 2, payloadBytes: 40_000, after: journal.end() })
     try {
       journal.append(frames)

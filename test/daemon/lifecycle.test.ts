@@ -1,0 +1,174 @@
+import { spawn } from 'node:child_process'
+import {
+  appendFileSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { alive, exists, Home, until } from '../fixture.js'
+
+const DEAD = /ENOTCONN|ECANCELED|ECONNABORTED/
+
+function work(data: string, round = 0): void {
+  const dir = join(data, `dir${round}`)
+  mkdirSync(dir)
+  writeFileSync(join(dir, 'file'), 'x'.repeat(10_000))
+  appendFileSync(join(dir, 'file'), 'more')
+  linkSync(join(dir, 'file'), join(dir, 'link'))
+  symlinkSync('file', join(dir, 'symbolic'))
+  renameSync(join(dir, 'link'), join(data, `moved${round}`))
+  writeFileSync(Buffer.concat([Buffer.from(`${dir}/b`), Buffer.of(0xff)]), 'bytes')
+  rmSync(join(dir, 'symbolic'))
+}
+
+t.test('volume: mounted in place, worked in, unmounted; replay equals the tree', async (t) => {
+  const home = new Home(t)
+  writeFileSync(join(home.data, 'old'), 'from before')
+  home.copyBase()
+  const text = await home.ok('mount', home.data)
+  t.match(text, /protected {2}data/)
+  t.match(text, /new volume/)
+  t.ok(home.isMounted())
+  t.equal(readFileSync(join(home.data, 'old'), 'utf8'), 'from before')
+  work(home.data)
+  await home.ok('journal', 'tail', 'data')
+  const status = await home.status()
+  t.equal(status.state, 'protected')
+  t.ok(status.captured.seq >= 8)
+  t.equal(status.panics, 0)
+  t.match(await home.ok('journal', 'verify', 'data'), /^whole/)
+  t.equal(await home.replayDifferences(), '')
+  await home.ok('unmount', home.data)
+  t.notOk(home.isMounted())
+  t.ok(exists(join(home.data, 'moved0')), 'the tree stays')
+  t.equal((await home.holdfast('status', 'data')).code, 3)
+  t.match(await home.ok('list'), /data +stopped/)
+  t.notOk(exists(`/dev/shm/holdfast-${status.uuid}.ring`), 'the ring is gone')
+})
+
+t.test(
+  'volume: changes made while it was not mounted are captured at the next mount',
+  async (t) => {
+    const home = new Home(t)
+    home.copyBase()
+    await home.ok('mount', home.data)
+    work(home.data)
+    await home.ok('unmount', 'data')
+    appendFileSync(join(home.data, 'moved0'), 'behind its back')
+    writeFileSync(join(home.data, 'new'), 'also')
+    rmSync(join(home.data, 'dir0', 'file'))
+    t.match(await home.ok('mount', 'data'), /not mounted/)
+    await until(async () => (await home.status()).state === 'protected', 'the re-capture')
+    t.equal(await home.replayDifferences(), '')
+    await home.ok('unmount', 'data')
+  },
+)
+
+t.test('volume: SIGKILL fails closed, and mount recovers in place', async (t) => {
+  const home = new Home(t)
+  home.copyBase()
+  await home.ok('mount', home.data)
+  for (let round = 0; round < 3; round += 1) {
+    work(home.data, round)
+    await home.kill()
+    // What the kernel has cached may still be read; nothing can be changed.
+    t.throws(() => writeFileSync(join(home.data, 'new'), ''), { code: DEAD })
+    const { code, stderr } = await home.holdfast('status', 'data')
+    t.equal(code, 3)
+    t.match(stderr, /not mounted/)
+    t.match(await home.ok('mount', home.data), /recovered in place/)
+    t.ok(exists(join(home.data, `moved${round}`)))
+  }
+  t.equal(await home.replayDifferences(), '')
+  await home.ok('unmount', 'data')
+})
+
+t.test('volume: a lost ring is noticed and healed by a re-capture', async (t) => {
+  const home = new Home(t)
+  home.copyBase()
+  await home.ok('mount', home.data)
+  work(home.data)
+  const { uuid, mountpoint } = await home.status()
+  await home.kill()
+  // As after a power loss: no mount, no ring; here the tree has more than the journal.
+  const { execFileSync } = await import('node:child_process')
+  execFileSync('umount', ['-l', mountpoint])
+  rmSync(`/dev/shm/holdfast-${uuid}.ring`)
+  writeFileSync(join(home.data, 'unjournaled'), 'x')
+  t.match(await home.ok('mount', home.data), /ring was lost/)
+  await until(async () => (await home.status()).state === 'protected', 'the re-capture')
+  t.equal(await home.replayDifferences(), '')
+  t.equal((await home.status()).recapture.needed, false)
+  await home.ok('unmount', 'data')
+})
+
+t.test('volume: unmount names who uses it, and --force detaches it all the same', async (t) => {
+  const home = new Home(t)
+  await home.ok('mount', home.data)
+  const child = spawn('sleep', ['60'], { cwd: home.data, stdio: 'ignore' })
+  t.teardown(() => child.kill('SIGKILL'))
+  await until(() => child.pid !== undefined && alive(child.pid), 'sleep')
+  const refused = await home.holdfast('unmount', 'data')
+  t.equal(refused.code, 4)
+  t.match(refused.stderr, new RegExp(`sleep\\[${child.pid}\\] cwd`))
+  t.equal((await home.status()).state, 'protected', 'it stays protected')
+  await home.ok('unmount', 'data', '--force')
+  t.notOk(home.isMounted())
+})
+
+t.test('volume: SIGTERM stops it in order', async (t) => {
+  const home = new Home(t)
+  home.copyBase()
+  await home.ok('mount', home.data)
+  work(home.data)
+  const pid = home.pid()
+  process.kill(pid, 'SIGTERM')
+  await until(() => !alive(pid), 'the daemon to end')
+  t.notOk(home.isMounted())
+  t.match(await home.ok('journal', 'stat', 'data'), /complete +yes/)
+  t.equal(await home.replayDifferences(), '')
+})
+
+t.test('volume: shown elsewhere, changes behind the mount are captured and counted', async (t) => {
+  const home = new Home(t)
+  const at = join(home.path, 'at')
+  mkdirSync(at)
+  writeFileSync(join(home.data, 'file'), 'before')
+  home.copyBase()
+  await home.ok('mount', home.data, '--at', at)
+  t.equal(readFileSync(join(at, 'file'), 'utf8'), 'before')
+  work(at)
+  writeFileSync(join(home.data, 'file'), 'changed behind the mount')
+  mkdirSync(join(home.data, 'behind'))
+  writeFileSync(join(home.data, 'behind', 'new'), 'new')
+  await until(async () => (await home.status()).outOfBand.objects >= 3, 'the events')
+  t.equal(readFileSync(join(at, 'file'), 'utf8'), 'changed behind the mount')
+  t.equal(readFileSync(join(at, 'behind', 'new'), 'utf8'), 'new')
+  t.equal(await home.replayDifferences('data', home.data), '')
+  await home.ok('unmount', 'data')
+})
+
+t.test('volume: several at once, each with its own daemon', async (t) => {
+  const home = new Home(t)
+  const other = join(home.path, 'other')
+  mkdirSync(other)
+  await home.ok('mount', home.data)
+  await home.ok('mount', other)
+  work(home.data)
+  work(other)
+  const list = JSON.parse(await home.ok('list', '--json'))
+  t.match(list, [
+    { name: 'data', state: 'protected' },
+    { name: 'other', state: 'protected' },
+  ])
+  t.not(home.pid('data'), home.pid('other'))
+  await home.ok('unmount', 'data')
+  t.ok(home.isMounted(other))
+  await home.ok('unmount', 'other')
+})
