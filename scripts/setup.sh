@@ -80,11 +80,10 @@ at_least "$rust_version" "$RUST_MIN" || die "Rust $rust_version is too old" \
 # --- npm packages: as package-lock.json says -----------------------------------------------------
 stamp=node_modules/.holdfast-lock
 want="$(sha256sum package.json package-lock.json | sha256sum)"
-if [ ! -d node_modules ]; then
+# Not `npm ci`: it insists that the lock file names the builds of optional packages for every other
+# platform, which a registry that lacks one of them makes impossible. This takes the locked versions too.
+if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
   say "installing npm packages"
-  npm ci --no-audit --no-fund --loglevel=error >&2
-elif [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
-  say "updating npm packages"
   npm install --no-save --no-audit --no-fund --loglevel=error >&2
 fi
 [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] || printf '%s\n' "$want" >"$stamp"
