@@ -33,6 +33,8 @@ export function start(
     cwd,
     env: { ...process.env, LC_ALL: 'C.UTF-8', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
+    // A group of its own: what it starts in turn can be ended with it.
+    detached: true,
     ...(user ?? {}),
   })
 }
@@ -56,7 +58,7 @@ export async function attempt(
     })
     const timer = setTimeout(() => {
       stderr += `\nkilled after ${timeoutMs} ms`
-      child.kill('SIGKILL')
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
     }, timeoutMs)
     child.on('error', (error) => {
       clearTimeout(timer)
