@@ -31,6 +31,7 @@ export interface ReplayRequest {
 export interface ReplayResult {
   target: string
   appliedSeq: bigint
+  /** Applied by this call; bytes of frames. */
   records: bigint
   bytes: bigint
   objects: number
@@ -47,8 +48,10 @@ export async function replayJournal(request: ReplayRequest): Promise<ReplayResul
   const { uuid } = journal.meta()
   const handle = native.openReplay({ target: Buffer.from(target), uuid, state })
   let finish = false
+  let before: ReplayPosition
   try {
-    const { appliedSeq } = native.replayPosition(handle)
+    before = native.replayPosition(handle)
+    const { appliedSeq } = before
     requireReach(journal, appliedSeq)
     let done = 0
     let frames = 0
@@ -71,13 +74,16 @@ export async function replayJournal(request: ReplayRequest): Promise<ReplayResul
     closeQuietly(handle)
     throw error
   }
-  const position = native.closeReplay(handle, finish)
-  return result(target, position, finish ? null : state)
-}
-
-function result(target: string, position: ReplayPosition, state: string | null): ReplayResult {
-  const { appliedSeq, records, bytes, objects } = position
-  return { target, appliedSeq, records, bytes, objects, state }
+  const { appliedSeq, records, bytes, objects } = native.closeReplay(handle, finish)
+  return {
+    target,
+    appliedSeq,
+    // The data plane counts over all replays with this state.
+    records: records - before.records,
+    bytes: bytes - before.bytes,
+    objects,
+    state: finish ? null : state,
+  }
 }
 
 function closeQuietly(handle: number): void {
