@@ -150,7 +150,11 @@ impl Engine {
         }
         let to_fd = self.fd(obj, Access::Write)?;
         let from_fd = self.fd(from, Access::Any)?;
-        copy_range(from_fd, source_offset, to_fd, offset, len)?;
+        match copy_range(from_fd, source_offset, to_fd, offset, len) {
+            // The source is not what it was: an image of it is still to come.
+            Err(Fault::Diverged(_)) if self.forgives_unknown() => self.skipped += 1,
+            r => r?,
+        }
         if from != obj && self.objects.get(from).flags & COPY_SOURCE == 0 {
             self.copy_sources.push(from);
             self.objects.get_mut(from).flags |= COPY_SOURCE;

@@ -68,7 +68,7 @@ impl Engine {
 
     pub(super) fn apply_create(&mut self, r: &Record, c: &Creation) -> Done {
         let Some(parent) = self.directory(c.parent)? else {
-            return Ok(());
+            return if self.redoing() { self.create_astray(r, c) } else { Ok(()) };
         };
         let name = Name::component(c.name)?;
         if self.lenient() {
@@ -152,9 +152,7 @@ impl Engine {
         let Fields::Tmpfile { parent, requested_mode, umask, uid, gid } = r.fields else {
             return Ok(());
         };
-        let Some(parent) = self.directory(parent)? else {
-            return Ok(());
-        };
+        let parent = self.directory(parent)?;
         let name = Self::staging_name(r.oid)?;
         let unnamed = self.state.unnamed.as_raw_fd();
         if self.lenient() {
@@ -166,7 +164,11 @@ impl Engine {
                 r => r?,
             }
         }
-        let dir = self.fd(parent, Access::Any)?;
+        let dir = match parent {
+            Some(parent) => self.fd(parent, Access::Any)?,
+            // A scan has not come to it yet.
+            None => unnamed,
+        };
         self.identity.become_caller(uid, gid, umask)?;
         let mode = requested_mode & 0o7777;
         let flags = libc::O_RDWR | libc::O_NOATIME;
@@ -185,10 +187,17 @@ impl Engine {
     }
 
     pub(super) fn apply_link(&mut self, r: &Record, parent: Oid, name: &[u8]) -> Done {
-        let (Some(parent), Some(obj)) = (self.directory(parent)?, self.object(r.oid)?) else {
+        let (Some(parent), known) = (self.directory(parent)?, self.object(r.oid)?) else {
             return Ok(());
         };
         let name = Name::component(name)?;
+        let Some(obj) = known else {
+            if self.scanning() && r.mode & libc::S_IFMT != 0 {
+                // An image of it is still to come: it finds the name in place.
+                self.place(r.oid, r.mode, parent, &name)?;
+            }
+            return Ok(());
+        };
         if self.lenient() {
             return self.link_fact(obj, parent, &name);
         }
@@ -275,10 +284,6 @@ impl Engine {
         else {
             return Ok(());
         };
-        let (Some(old), Some(new)) = (self.directory(old_parent)?, self.directory(new_parent)?)
-        else {
-            return Ok(());
-        };
         let (old_name, new_name) = (Name::component(old_name)?, Name::component(new_name)?);
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         if flags & libc::RENAME_WHITEOUT != 0 {
@@ -287,6 +292,14 @@ impl Engine {
             self.identity.become_caller(header.uid, header.gid, 0)?;
         }
         let goes = !replaced.is_none() && !exchange && replaced_links == 0;
+        let (Some(old), Some(new)) = (self.directory(old_parent)?, self.directory(new_parent)?)
+        else {
+            self.rename_past_scan(r, &old_name, &new_name)?;
+            if flags & libc::RENAME_WHITEOUT != 0 {
+                self.leave_whiteout(old_parent, &old_name)?;
+            }
+            return if goes { self.remove(replaced) } else { Ok(()) };
+        };
         if goes {
             if let Some(obj) = self.objects.find(replaced) {
                 self.guard_copy_source(obj)?;

@@ -149,7 +149,12 @@ impl Engine {
 
     /// The directory that a record makes or takes names in; unlike other objects it cannot be gone.
     pub fn directory(&mut self, oid: Oid) -> Done<Option<Obj>> {
-        match self.objects.find(oid) {
+        let mut found = self.objects.find(oid);
+        if self.forgives_unknown() {
+            // One that was removed behind our back counts as not known.
+            found = self.alive(oid)?;
+        }
+        match found {
             Some(obj) if self.objects.get(obj).is_dir() => Ok(Some(obj)),
             Some(_) => Err(Fault::Diverged("the parent is not a directory")),
             None if self.forgives_unknown() => {

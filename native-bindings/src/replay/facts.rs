@@ -40,6 +40,13 @@ pub(super) fn look_up(dir: RawFd, name: &Name) -> Done<Option<Found>> {
 }
 
 impl Engine {
+    /// The object if it is known, exists, and is of this type.
+    fn alive_as(&mut self, oid: Oid, mode: u32) -> Done<Option<Obj>> {
+        let kind = (mode & libc::S_IFMT) >> 12;
+        let found = self.alive(oid)?;
+        Ok(found.filter(|o| kind == 0 || u32::from(self.objects.get(*o).kind) == kind))
+    }
+
     /// The object if it is known and still exists.
     pub(super) fn alive(&mut self, oid: Oid) -> Done<Option<Obj>> {
         match self.objects.find(oid) {
@@ -81,19 +88,20 @@ impl Engine {
         )
     }
 
-    /// Does `f`; if an immutable or append-only flag forbids it, the object loses the flag.
+    /// Does `f`; if an immutable or append-only flag forbids it, the flag is lifted for that time. An
+    /// object that nobody has named loses it.
     pub(super) fn insist(&mut self, found: &Found, f: impl Fn(&Self) -> Done) -> Done {
         match f(self) {
             Err(e) if e.is(libc::EPERM) => {
+                if let Some(obj) = self.objects.find_handle(&found.handle) {
+                    return self.unsealed(&[obj], |engine| f(engine));
+                }
                 let kind = found.mode & libc::S_IFMT;
                 if kind != libc::S_IFREG && kind != libc::S_IFDIR {
                     return Err(e);
                 }
                 let fd = found.handle.open(self.root.as_raw_fd(), libc::O_RDONLY)?;
                 let flags = seal::get_flags(fd.as_raw_fd())?;
-                if flags & seal::SEALS == 0 {
-                    return Err(e);
-                }
                 seal::set_flags(fd.as_raw_fd(), flags & !seal::SEALS)?;
                 f(self)
             }
@@ -174,7 +182,7 @@ impl Engine {
         let Some(found) = look_up(dir, name)? else {
             return self.place_new(oid, mode, parent, name);
         };
-        if let Some(obj) = self.alive(oid)? {
+        if let Some(obj) = self.alive_as(oid, mode)? {
             if found.handle == self.objects.get(obj).handle {
                 self.hollow_name(obj, parent, name)?;
                 return Ok(obj);
@@ -193,7 +201,7 @@ impl Engine {
 
     /// As `place`, where nothing has the name.
     pub(super) fn place_new(&mut self, oid: Oid, mode: u32, parent: Obj, name: &Name) -> Done<Obj> {
-        match self.alive(oid)? {
+        match self.alive_as(oid, mode)? {
             Some(obj) => {
                 self.put(obj, parent, name)?;
                 Ok(obj)
@@ -232,7 +240,8 @@ impl Engine {
             self.forget(oid)?;
         }
         let kind = mode & libc::S_IFMT;
-        let hollow = matches!(kind, libc::S_IFLNK | libc::S_IFCHR | libc::S_IFBLK);
+        let fixed = matches!(kind, libc::S_IFLNK | libc::S_IFCHR | libc::S_IFBLK);
+        let hollow = fixed && self.scanning();
         if hollow {
             let parent = self.objects.get(parent).oid;
             self.note_hollow(oid, parent, name)?;
@@ -255,12 +264,26 @@ impl Engine {
             Some(f) if self.objects.find_handle(&f.handle).is_none() => {
                 let fits = r.mode == 0 || (r.mode ^ f.mode) & libc::S_IFMT == 0;
                 if fits {
-                    self.bind(r.oid, f.handle, f.mode, 0)?;
+                    self.take_for(r.oid, f.handle, f.mode, parent, name)?;
                 }
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// A creation in a directory that goes later; the object may leave it before that.
+    pub(super) fn create_astray(&mut self, r: &Record, c: &Creation) -> Done {
+        if self.alive(r.oid)?.is_some() {
+            return Ok(());
+        }
+        let (parked, area) = (Self::staging_name(r.oid)?, self.state.parked.as_raw_fd());
+        match look_up(area, &parked)? {
+            Some(f) if f.is_dir() => return Ok(()),
+            Some(_) => sys::unlinkat(area, &parked, false)?,
+            None => {}
+        }
+        self.make(r, c, area, &parked)
     }
 
     pub(super) fn create_fact(
@@ -271,20 +294,7 @@ impl Engine {
         name: &Name,
     ) -> Done {
         let kind = created_type(r.view.op(), c.requested_mode);
-        let dir = match self.fd(parent, Access::Any) {
-            // The directory goes later; the object may leave it before that, so it must exist.
-            Err(Fault::Stale) if self.forgives_unknown() => {
-                let parked = Self::staging_name(r.oid)?;
-                let area = self.state.parked.as_raw_fd();
-                if let Some(f) = look_up(area, &parked)? {
-                    if !f.is_dir() {
-                        sys::unlinkat(area, &parked, false)?;
-                    }
-                }
-                return self.make(r, c, area, &parked);
-            }
-            other => other?,
-        };
+        let dir = self.fd(parent, Access::Any)?;
         let found = look_up(dir, name)?;
         if let Some(obj) = self.alive(r.oid)? {
             if !self.is_this(r.oid, &found) {
@@ -363,39 +373,23 @@ impl Engine {
         let Fields::Rename { flags, replaced, .. } = r.fields else {
             return Ok(());
         };
-        let (from, to) = (self.fd(old, Access::Any)?, self.fd(new, Access::Any)?);
         let exchange = flags & libc::RENAME_EXCHANGE != 0;
         if exchange {
-            self.learn(replaced, &[(to, new_name), (from, old_name)])?;
+            self.learn(replaced, 0, &[(new, new_name), (old, old_name)])?;
         }
-        let Some(obj) = self.learn(r.oid, &[(from, old_name), (to, new_name)])? else {
-            if self.forgives_unknown() {
+        match self.learn(r.oid, r.mode, &[(old, old_name), (new, new_name)])? {
+            Some(obj) => self.move_fact(obj, flags, replaced, (old, old_name), (new, new_name))?,
+            None if !self.forgives_unknown() => {
+                return Err(Fault::Diverged("the renamed object is under neither name"));
+            }
+            None => {
                 self.skipped += 1;
-                return Ok(());
-            }
-            return Err(Fault::Diverged("the renamed object is under neither name"));
-        };
-        let (at_old, at_new) = (look_up(from, old_name)?, look_up(to, new_name)?);
-        if self.is_this(r.oid, &at_new) {
-            // Done before; the old name may be left where an object was given both.
-            if self.is_this(r.oid, &at_old) && !exchange {
-                sys::unlinkat(from, old_name, false)?;
-            }
-        } else if exchange && self.is_this(r.oid, &at_old) && self.is_this(replaced, &at_new) {
-            sys::renameat2(from, old_name, to, new_name, flags)?;
-        } else {
-            if let Some(f) = at_new {
-                self.displace(new, new_name, &f)?;
-            }
-            if self.is_this(r.oid, &at_old) {
-                let flags = flags & libc::RENAME_WHITEOUT;
-                sys::renameat2(from, old_name, to, new_name, flags)?;
-            } else {
-                self.put(obj, new, new_name)?;
+                if self.scanning() && r.mode & libc::S_IFMT != 0 {
+                    // An image of it is still to come: it finds the name in place.
+                    self.place(r.oid, r.mode, new, new_name)?;
+                }
             }
         }
-        self.hollow_unname(obj, old, old_name)?;
-        self.hollow_name(obj, new, new_name)?;
         if exchange {
             if let Some(other) = self.alive(replaced)? {
                 self.hollow_unname(other, new, new_name)?;
@@ -403,18 +397,122 @@ impl Engine {
                 self.place(replaced, mode, old, old_name)?;
             }
         }
+        if flags & libc::RENAME_WHITEOUT != 0 {
+            self.leave_whiteout(self.objects.get(old).oid, old_name)?;
+        }
         Ok(())
     }
 
-    /// The object, or the unclaimed one under the first of the names that has one.
-    fn learn(&mut self, oid: Oid, names: &[(RawFd, &Name)]) -> Done<Option<Obj>> {
+    /// A rename of which one directory is not known: a scan has not come to it yet.
+    pub(super) fn rename_past_scan(
+        &mut self,
+        r: &Record,
+        old_name: &Name,
+        new_name: &Name,
+    ) -> Done {
+        let Fields::Rename { old_parent, new_parent, flags, replaced, .. } = r.fields else {
+            return Ok(());
+        };
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        if let Some(new) = self.alive(new_parent)? {
+            return self.arrive(r.oid, r.mode, new, new_name);
+        }
+        let Some(old) = self.alive(old_parent)? else {
+            return Ok(());
+        };
+        match self.objects.find(replaced).filter(|_| exchange) {
+            Some(other) => {
+                let mode = u32::from(self.objects.get(other).kind) << 12;
+                self.arrive(replaced, mode, old, old_name)
+            }
+            None => {
+                let dir = self.fd(old, Access::Any)?;
+                match look_up(dir, old_name)? {
+                    Some(found) => self.displace(old, old_name, &found),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// RENAME_WHITEOUT leaves a device 0:0 under the old name.
+    pub(super) fn leave_whiteout(&mut self, parent: Oid, name: &Name) -> Done {
+        let Some(parent) = self.alive(parent)? else {
+            return Ok(());
+        };
+        let dir = self.fd(parent, Access::Any)?;
+        match sys::mknodat(dir, name, libc::S_IFCHR, 0) {
+            Err(e) if e.is(libc::EEXIST) => Ok(()),
+            r => r,
+        }
+    }
+
+    /// An object comes to a name out of what is not known yet.
+    fn arrive(&mut self, oid: Oid, mode: u32, parent: Obj, name: &Name) -> Done {
+        if mode & libc::S_IFMT != 0 && self.scanning() {
+            self.place(oid, mode, parent, name)?;
+        } else if let Some(obj) = self.alive(oid)? {
+            self.link_fact(obj, parent, name)?;
+        }
+        Ok(())
+    }
+
+    /// A known object leaves its old name and has the new one.
+    fn move_fact(
+        &mut self,
+        obj: Obj,
+        flags: u32,
+        replaced: Oid,
+        (old, old_name): (Obj, &Name),
+        (new, new_name): (Obj, &Name),
+    ) -> Done {
+        let oid = self.objects.get(obj).oid;
+        let (from, to) = (self.fd(old, Access::Any)?, self.fd(new, Access::Any)?);
+        let exchange = flags & libc::RENAME_EXCHANGE != 0;
+        let (at_old, at_new) = (look_up(from, old_name)?, look_up(to, new_name)?);
+        let both = exchange && self.is_this(oid, &at_old) && self.is_this(replaced, &at_new);
+        let swapped = match both.then(|| sys::renameat2(from, old_name, to, new_name, flags)) {
+            // One is above the other, here.
+            Some(Err(e)) if e.is(libc::EINVAL) => false,
+            Some(done) => done.map(|()| true)?,
+            None => false,
+        };
+        if self.is_this(oid, &at_new) {
+            // Done before; the old name may be left where an object was given both.
+            if self.is_this(oid, &at_old) && !exchange {
+                sys::unlinkat(from, old_name, false)?;
+            }
+        } else if !swapped {
+            if let Some(f) = at_new {
+                self.displace(new, new_name, &f)?;
+            }
+            let whiteout = flags & libc::RENAME_WHITEOUT;
+            let moved = match self.is_this(oid, &at_old) {
+                true => sys::renameat2(from, old_name, to, new_name, whiteout),
+                false => Err(Fault::Stale),
+            };
+            match moved {
+                // It is elsewhere, or above the directory that it is to be in.
+                Err(Fault::Stale) => self.put(obj, new, new_name)?,
+                Err(e) if e.is(libc::EINVAL) => self.put(obj, new, new_name)?,
+                r => r?,
+            }
+        }
+        self.hollow_unname(obj, old, old_name)?;
+        self.hollow_name(obj, new, new_name)
+    }
+
+    /// The object, or the unclaimed one of its type under the first of the names that has one.
+    fn learn(&mut self, oid: Oid, mode: u32, names: &[(Obj, &Name)]) -> Done<Option<Obj>> {
         if let Some(obj) = self.alive(oid)? {
             return Ok(Some(obj));
         }
-        for (dir, name) in names {
-            if let Some(f) = look_up(*dir, name)? {
-                if self.objects.find_handle(&f.handle).is_none() {
-                    return self.bind(oid, f.handle, f.mode, 0).map(Some);
+        for (parent, name) in names {
+            let dir = self.fd(*parent, Access::Any)?;
+            if let Some(f) = look_up(dir, name)? {
+                let fits = mode == 0 || (f.mode ^ mode) & libc::S_IFMT == 0;
+                if fits && self.objects.find_handle(&f.handle).is_none() {
+                    return self.take_for(oid, f.handle, f.mode, *parent, name).map(Some);
                 }
             }
         }

@@ -140,9 +140,9 @@ impl Header {
         self.get_bytes(at)
     }
 
-    /// Nothing was ever written here.
+    /// Nothing was ever written here, or its writer died before it was done.
     pub fn is_blank(&self) -> bool {
-        self.get_bytes::<HEADER_BYTES>(0) == [0; HEADER_BYTES]
+        self.word(0).load(Ordering::Acquire) == 0
     }
 
     /// Makes a new header; the magic comes last, so that half a header is a blank one.

@@ -29,7 +29,7 @@ pub const MAP_COMPACT_BYTES_MIN: u64 = 16 << 20;
 /// … nor one that takes less than this per object (an entry takes 32 to 64 bytes).
 pub const MAP_COMPACT_BYTES_PER_OBJECT: u64 = 160;
 /// Objects whose attribute flags may be lifted at the same time for one record.
-pub const UNSEALED_MAX: usize = 4;
+pub const UNSEALED_MAX: usize = 8;
 /// How often, and how far apart, the lock of a state directory is asked for.
 pub const LOCK_TRIES: u32 = 20;
 pub const LOCK_PAUSE: Duration = Duration::from_millis(50);

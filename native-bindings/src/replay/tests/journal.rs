@@ -27,6 +27,8 @@ pub struct Journal {
     /// Sealed records, by seq (index + 1).
     pub records: Vec<Vec<u8>>,
     scratch: Vec<u8>,
+    /// Frames end here.
+    cuts: Vec<usize>,
 }
 
 impl Journal {
@@ -57,6 +59,17 @@ impl Journal {
         seq
     }
 
+    /// The records before, so that seqs and chain go on.
+    pub fn continue_from(&mut self, other: &Journal) {
+        self.records = other.records.clone();
+        self.cuts = other.cuts.clone();
+    }
+
+    /// What is there now has been given out in frames.
+    pub fn cut(&mut self) {
+        self.cuts.push(self.records.len());
+    }
+
     /// Frames of at most `records` records and `bytes` bytes each.
     pub fn frames(&self, records: usize, bytes: usize) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
@@ -67,6 +80,7 @@ impl Journal {
             let first = at;
             while at < self.records.len()
                 && at - first < records
+                && (at == first || !self.cuts.contains(&at))
                 && (at == first || frame.len() + self.records[at].len() <= bytes)
             {
                 frame.extend_from_slice(&self.records[at]);

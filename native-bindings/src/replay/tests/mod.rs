@@ -2,9 +2,11 @@
 //! the two trees compared bit for bit; the same with the process dying at every possible place.
 
 pub mod crash;
+mod images;
 mod journal;
 mod kills;
 mod random;
+mod scan;
 mod source;
 mod tree;
 mod world;

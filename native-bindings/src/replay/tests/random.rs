@@ -43,6 +43,8 @@ pub struct Chaos {
     since_walk: usize,
     /// Leave out what forces a checkpoint, for tests that count on speed.
     pub light: bool,
+    /// Leave out what needs the contents of other objects, as capture does while it scans.
+    pub scanning: bool,
     /// Only what `cp -a` copies.
     pub base: bool,
     pub done: u64,
@@ -58,6 +60,7 @@ impl Chaos {
             sealed: Vec::new(),
             since_walk: usize::MAX,
             light: false,
+            scanning: false,
             base: false,
             done: 0,
         }
@@ -166,6 +169,7 @@ impl Chaos {
             40..=43 => self.nameless(),
             44..=61 => self.contents(),
             62..=71 if self.base => Ok(()),
+            68..=71 if self.scanning => Ok(()),
             62..=67 => self.allocate(),
             68..=71 => self.copy(),
             72..=83 => self.attributes(),
@@ -261,7 +265,7 @@ impl Chaos {
         let flags = match self.rng.random_range(0..10) {
             0..=1 => libc::RENAME_EXCHANGE,
             2 => libc::RENAME_NOREPLACE,
-            3 => libc::RENAME_WHITEOUT,
+            3 if !self.scanning => libc::RENAME_WHITEOUT,
             _ => 0,
         };
         self.source.rename(&from, &to, flags)?;
@@ -271,7 +275,7 @@ impl Chaos {
 
     /// Files without a name: TMPFILE, writes to them and to unlinked ones, their end.
     fn nameless(&mut self) -> Tried {
-        if self.nameless.len() < 4 && self.rng.random_bool(0.5) {
+        if self.nameless.len() < 4 && !self.scanning && self.rng.random_bool(0.5) {
             let (dir, who) = (self.dir(), self.who());
             let (fd, oid) = self.source.tmpfile(&dir, 0o640, who)?;
             self.nameless.push((fd, oid, true));

@@ -124,6 +124,17 @@ impl Source {
         self.bound.clear();
     }
 
+    /// A record has said where the object is.
+    pub fn now_bound(&mut self, oid: Oid) {
+        self.bound.insert(oid);
+    }
+
+    /// What was before is not in the journal.
+    pub fn start_journal(&mut self) {
+        self.journal = Journal::default();
+        self.bound.clear();
+    }
+
     pub fn head(&self, op: Op, rel: &Path, oid: Oid) -> Head {
         let st = self.stat(rel);
         Head { op, oid, time: times(&st), mode: st.st_mode, flags: 0 }
@@ -451,22 +462,27 @@ impl Source {
     /// Fails with what differs and with the last records about the first of it.
     pub fn assert_same(&self, b: &Path, what: &str) {
         let found = super::tree::differing(&self.root, b);
-        let Some((rel, _)) = found.first() else {
+        if found.is_empty() {
             return;
-        };
+        }
         for (_, text) in found.iter().take(20) {
             println!("{text}");
         }
-        let oid = self.oid(rel);
-        let mut bytes = oid.ino.to_le_bytes().to_vec();
-        bytes.extend_from_slice(&oid.gen.to_le_bytes());
-        let about = |r: &&Vec<u8>| r.windows(16).any(|w| w == bytes);
-        let about: Vec<_> = self.journal.records.iter().filter(about).collect();
-        for r in about.iter().rev().take(12).rev() {
-            let view = crate::record::RecordView::parse(r).unwrap();
-            let text = format!("{:?}", view.decode().unwrap()).replace("110, 110, ", "");
-            println!("{} {:?} {:?} {text}", view.seq(), view.oid(), view.time());
+        let mut paths: Vec<_> = found.iter().map(|(rel, _)| rel).collect();
+        paths.dedup();
+        for rel in paths.iter().take(4) {
+            let oid = self.oid(rel);
+            println!("about {oid:?}:");
+            let mut bytes = oid.ino.to_le_bytes().to_vec();
+            bytes.extend_from_slice(&oid.gen.to_le_bytes());
+            let about = |r: &&Vec<u8>| r.windows(16).any(|w| w == bytes);
+            let about: Vec<_> = self.journal.records.iter().filter(about).collect();
+            for r in about.iter().rev().take(12).rev() {
+                let view = crate::record::RecordView::parse(r).unwrap();
+                let text = format!("{:?}", view.decode().unwrap()).replace("110, 110, ", "");
+                println!("{} {:?} {:?} {text}", view.seq(), view.oid(), view.time());
+            }
         }
-        panic!("{what}: {} differences; looked at {oid:?}", found.len());
+        panic!("{what}: {} differences", found.len());
     }
 }

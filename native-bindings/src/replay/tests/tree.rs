@@ -50,7 +50,7 @@ fn flags(file: &fs::File) -> (u32, u32) {
     (v as u32 & 0x2283_C4FF, x[3])
 }
 
-fn data_ranges(file: &fs::File, size: u64) -> Vec<(u64, u64)> {
+pub fn data_ranges(file: &fs::File, size: u64) -> Vec<(u64, u64)> {
     let fd = file.as_raw_fd();
     // Cached zeros over preallocated blocks count as data: what is cached is chance.
     // SAFETY: no pointers.
