@@ -28,14 +28,26 @@ export interface Found {
  *   the journal may have records whose effects the backing file system lost;
  * - the tree was open to others while no interceptor was over it.
  */
-export function recaptureNeed({ meta, lastSeq, ring, sealed }: Found): RecaptureNeed | null {
-  if (meta.recapture !== null) return meta.recapture
+export function recaptureNeed(found: Found): RecaptureNeed | null {
+  const { recapture } = found.meta
+  const fresh = freshNeed(found)
+  if (recapture === null || fresh === null) return recapture ?? fresh
+  // One was under way when the machine or the process died: what either asks for.
+  return {
+    reason: fresh.reason,
+    sinceNs: min(recapture.sinceNs, fresh.sinceNs),
+    afterSeq: min(recapture.afterSeq, fresh.afterSeq),
+  }
+}
+
+function freshNeed({ meta, lastSeq, ring, sealed }: Found): RecaptureNeed | null {
   const { checkpoint, ctimeUnreliable } = meta
   const lost = !meta.clean && ring === 'created'
   if (checkpoint === null && lastSeq === 0n && !lost) return null
   if (!lost && sealed) return null
   const provable = checkpoint !== null && !ctimeUnreliable
-  const sinceNs = provable ? checkpoint.timeNs - BigInt(RECAPTURE_SLACK_MS) * 1_000_000n : 0n
+  const slackNs = BigInt(RECAPTURE_SLACK_MS) * 1_000_000n
+  const sinceNs = provable && checkpoint.timeNs > slackNs ? checkpoint.timeNs - slackNs : 0n
   if (lost) {
     const why = provable ? '' : '; change times prove nothing, so everything is compared'
     const reason = `the capture ring was lost: power loss or reboot without unmount${why}`
@@ -45,6 +57,10 @@ export function recaptureNeed({ meta, lastSeq, ring, sealed }: Found): Recapture
   return { reason, sinceNs, afterSeq: lastSeq }
 }
 
+function min(a: bigint, b: bigint): bigint {
+  return a < b ? a : b
+}
+
 /** Objects that records after `afterSeq` mention, as [ino, gen, …]. Reads the journal. */
 export async function objectsAfter(journalPath: string, afterSeq: bigint): Promise<BigUint64Array> {
   const journal = Journal.open({ path: journalPath, readOnly: true })
@@ -52,6 +68,8 @@ export async function objectsAfter(journalPath: string, afterSeq: bigint): Promi
     const oids = new Oids()
     for (const frame of journal.frames({ from: afterSeq + 1n })) {
       for (const record of frame.records()) if (record.seq > afterSeq) oids.addAllOf(record)
+      // The control socket answers meanwhile.
+      await new Promise(setImmediate)
     }
     return oids.toArray()
   } finally {

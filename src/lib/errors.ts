@@ -71,6 +71,7 @@ const REGISTRY = {
   // The data plane, by the codes it throws (native-bindings/src/binding, replay/error.rs)
   RING_FOREIGN: [ExitCode.refused, 'EINVAL'],
   NO_FILE_HANDLES: [ExitCode.refused, 'EOPNOTSUPP'],
+  BAD_HANDLE: [ExitCode.failed, 'EBADF'],
   NOT_MOUNTED: [ExitCode.refused, 'ENOTCONN'],
   HOLD_TIMEOUT: [ExitCode.failed, 'ETIMEDOUT'],
   REPLAY_FOREIGN_VOLUME: [ExitCode.refused, 'EINVAL'],

@@ -147,6 +147,12 @@ t.test('recapture: needed after a lost ring, an open tree, or an unfinished one'
   })
   const need = { reason: 'asked', sinceNs: 0n, afterSeq: 1n }
   t.same(recaptureNeed({ ...sealed, meta: { ...meta, checkpoint, recapture: need } }), need)
+  // Power loss while looking for changes made behind: both needs together.
+  const weak = { reason: 'not mounted', sinceNs: 99_000_000_000n, afterSeq: 9n }
+  t.match(recaptureNeed({ ...base, meta: { ...meta, checkpoint, recapture: weak } }), {
+    sinceNs: 98_000_000_000n,
+    afterSeq: 5n,
+  })
 })
 
 t.test('watcher: a name that is no text gives way to its directory', async (t) => {
