@@ -344,9 +344,15 @@ export class Journal {
     this.#env.resetReadTxn()
   }
 
+  /** A writer leaves a durable snapshot of all it did, if the file system lets it. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
+    try {
+      this.sync()
+    } catch {
+      // What was committed stays in the file all the same; a full disk was reported when it mattered.
+    }
     this.#writer?.pin?.done()
     this.#writer?.snapshots.close()
     this.#writer?.log.close()

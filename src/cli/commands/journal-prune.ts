@@ -1,8 +1,9 @@
 /** `holdfast journal prune` */
+import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { ControlClient, type PruneReply } from '../../daemon/client.js'
 import { runningDaemon, VolumeLock } from '../../daemon/lock.js'
-import { journalPath } from '../../daemon/places.js'
+import { journalPath, ringPath } from '../../daemon/places.js'
 import { findVolume, type Volume } from '../../daemon/registry.js'
 import { prune } from '../../journal/prune.js'
 import { Journal } from '../../journal/store.js'
@@ -69,7 +70,11 @@ async function pruneOffline(
 ): Promise<PruneReply> {
   const lock = await VolumeLock.acquireOffline(volume)
   try {
-    const journal = Journal.open({ path: journalPath(volume.stateDirectory) })
+    const { options, uuid } = volume.config
+    const journal = Journal.open({
+      path: journalPath(volume.stateDirectory),
+      afterPowerLoss: !existsSync(ringPath(options.ringDirectory, uuid)),
+    })
     try {
       const result = prune(journal, retention)
       return { ...result, horizon: Number(result.horizon) }
