@@ -15,7 +15,7 @@ export interface Mount {
 }
 
 /** `\040` and the like, as the kernel escapes blanks and backslashes. */
-function unescape(text: string): string {
+function plain(text: string): string {
   if (!text.includes('\\')) return text
   const bytes: number[] = []
   const raw = Buffer.from(text)
@@ -40,10 +40,10 @@ export function parseMountinfo(text: string): Mount[] {
       id: Number(id),
       parent: Number(parent),
       device: device ?? '',
-      root: unescape(root ?? ''),
-      mountpoint: unescape(mountpoint ?? ''),
+      root: plain(root ?? ''),
+      mountpoint: plain(mountpoint ?? ''),
       type: type ?? '',
-      source: unescape(source ?? ''),
+      source: plain(source ?? ''),
       options: (options ?? '').split(','),
     })
   }

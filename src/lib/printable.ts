@@ -43,10 +43,10 @@ export function printable(bytes: Uint8Array): string {
 export function unprintable(text: string): Buffer {
   const parts: Buffer[] = []
   for (const match of text.matchAll(/\\([0-7]{3}|.)|[^\\]+/gsu)) {
-    const escape = match[1]
-    if (escape === undefined) parts.push(Buffer.from(match[0]))
-    else if (escape.length === 3) parts.push(Buffer.of(Number.parseInt(escape, 8)))
-    else parts.push(Buffer.of(shortByte(escape)))
+    const code = match[1]
+    if (code === undefined) parts.push(Buffer.from(match[0]))
+    else if (code.length === 3) parts.push(Buffer.of(Number.parseInt(code, 8)))
+    else parts.push(Buffer.of(shortByte(code)))
   }
   return Buffer.concat(parts)
 }
@@ -60,9 +60,9 @@ export function decodeUtf8(bytes: Uint8Array): string | undefined {
   }
 }
 
-function shortByte(escape: string): number {
-  for (const [byte, text] of Object.entries(SHORT)) if (text === `\\${escape}`) return Number(byte)
-  return escape.charCodeAt(0)
+function shortByte(letter: string): number {
+  for (const [byte, text] of Object.entries(SHORT)) if (text === `\\${letter}`) return Number(byte)
+  return letter.charCodeAt(0)
 }
 
 function utf8Length(bytes: Uint8Array, at: number): number {

@@ -93,7 +93,10 @@ function showFrame(frame: FrameView, json: boolean): void {
     oid: oidKey(record.oid),
     bytes: record.length,
   }))
-  if (json) return printJson({ ...frameJson(frame), list: records })
+  if (json) {
+    printJson({ ...frameJson(frame), list: records })
+    return
+  }
   print(table(Object.entries(frameJson(frame)).map(([name, value]) => [name, `${value}`])))
   print(table(records.map(({ seq, op, oid, bytes }) => [`  ${seq}`, op, oid, `${bytes} bytes`])))
 }
@@ -119,8 +122,8 @@ function showRecord(journal: Journal, frame: FrameView, record: RecordView, json
     ...payloadJson(record),
     frame: frameJson(frame),
   }
-  if (json) return printJson(value)
-  print(table(flat(value)))
+  if (json) printJson(value)
+  else print(table(flat(value)))
 }
 
 function payloadJson(record: RecordView): Record<string, unknown> {
