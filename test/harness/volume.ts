@@ -27,6 +27,8 @@ export interface VolumeSetup {
   /** Makes the base in this directory, before it is protected. */
   fill?: (dir: string) => unknown
   mode?: number
+  /** Where the copy of the base stands; default: on the same image. */
+  baseOn?: Image
   options?: NonNullable<MountOptions['options']>
 }
 
@@ -34,10 +36,10 @@ export interface VolumeSetup {
 export async function mountVolume(
   sandbox: Sandbox,
   image: Image,
-  { name, fill, mode = 0o755, options = {} }: VolumeSetup,
+  { name, fill, mode = 0o755, baseOn = image, options = {} }: VolumeSetup,
 ): Promise<TestVolume> {
   const dir = join(image.dir, name)
-  const base = `${dir}.base`
+  const base = join(baseOn.dir, `${name}.base`)
   mkdirSync(dir)
   await run('chmod', [mode.toString(8), dir])
   await fill?.(dir)

@@ -106,6 +106,13 @@ impl Volume {
         let inode = self.inode(r.header.nodeid);
         let fd = self.table.descriptor(&inode, Access::Write)?;
         let mapped = arg.write_flags & WRITE_CACHE != 0;
+        if inode.is_append_only() {
+            // The kernel asked nobody at the open: here is where it would have failed.
+            let appends = mapped || arg.flags as i32 & libc::O_APPEND != 0;
+            if !appends || stat_fd(raw(&fd))?.stx_size != arg.offset {
+                return Err(Errno(libc::EPERM));
+            }
+        }
         let kill = arg.write_flags & WRITE_KILL_SUIDGID != 0;
         let mut header = w.header(&r.header, Op::Write, inode.oid);
         header.flags = if kill { FLAG_KILLPRIV } else { 0 } | if mapped { FLAG_MAPPED } else { 0 };

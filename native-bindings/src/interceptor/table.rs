@@ -51,6 +51,8 @@ pub struct Inode {
     pub unlinked: AtomicBool,
     /// Made by O_TMPFILE and not linked yet.
     pub tmpfile: AtomicBool,
+    /// chattr +a: its descriptor writes at the end, whatever the offset is.
+    append_only: AtomicBool,
     /// Its descriptor is the only way to it: never evicted.
     pinned: AtomicBool,
     used: AtomicBool,
@@ -73,6 +75,7 @@ impl Inode {
             children: AtomicU32::new(0),
             unlinked: AtomicBool::new(false),
             tmpfile: AtomicBool::new(false),
+            append_only: AtomicBool::new(false),
             pinned: AtomicBool::new(false),
             used: AtomicBool::new(false),
             ctime_seen: AtomicU64::new(0),
@@ -97,6 +100,11 @@ impl Inode {
     /// Nothing of it is in any tree, nor can it come back into one.
     pub fn is_gone(&self) -> bool {
         self.unlinked.load(Ordering::Acquire)
+    }
+
+    /// As of the last time it was opened for writing.
+    pub fn is_append_only(&self) -> bool {
+        self.append_only.load(Ordering::Acquire)
     }
 
     pub fn has_descriptor(&self) -> bool {
@@ -277,11 +285,16 @@ impl Table {
             Some(c) if inode.pinned.load(Ordering::Acquire) => reopen(&c.fd, flags),
             _ => inode.handle.open(self.mount, flags),
         };
-        match open(base) {
-            // Append-only files may only be opened for appending; the kernel gives the end as offset.
-            Err(Errno(libc::EPERM)) if access == Access::Write => open(base | libc::O_APPEND),
-            other => other,
+        if access != Access::Write {
+            return open(base);
         }
+        // Append-only files may only be opened for appending.
+        let (opened, appends) = match open(base) {
+            Err(Errno(libc::EPERM)) => (open(base | libc::O_APPEND), true),
+            other => (other, false),
+        };
+        inode.append_only.store(appends && opened.is_ok(), Ordering::Release);
+        opened
     }
 
     /// Keeps a descriptor that an operation opened anyway.

@@ -1,0 +1,99 @@
+/**
+ * What applications rely on beyond reading and writing: probe.py does it on a plain directory and on a
+ * volume, and both must answer alike. Then quotas and reserved blocks, which need file systems made so.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { projectFile } from '../harness/files.js'
+import { FILE_SYSTEMS, makeImage } from '../harness/image.js'
+import { attempt, run } from '../harness/run.js'
+import { openSandbox } from '../harness/sandbox.js'
+import { onVolume } from '../harness/volume.js'
+
+t.setTimeout(120_000)
+
+const NOBODY = { uid: 65534, gid: 65534 }
+
+const sandbox = await openSandbox(t)
+
+for (const fs of FILE_SYSTEMS) {
+  t.test(`calls: the same answers as on ${fs}`, async (t) => {
+    const image = await makeImage(sandbox, { fs })
+    const probe = async (dir: string) => {
+      const text = await run('python3', [projectFile('test/harness/probe.py'), dir])
+      return text
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line) as Record<string, unknown>)
+    }
+    const plain = join(image.dir, 'plain')
+    mkdirSync(plain)
+    const expected = await probe(plain)
+    await onVolume(t, { sandbox, image, name: `calls-${fs}` }, async ({ dir }) => {
+      const answers = await probe(dir)
+      for (const [n, answer] of answers.entries()) {
+        t.strictSame(answer, expected[n], Object.keys(answer).join())
+      }
+    })
+  })
+}
+
+/** Writes as nobody until it fails; what dd says then. */
+async function fill(dir: string): Promise<string> {
+  const target = join(dir, 'filled')
+  const args = ['if=/dev/zero', `of=${target}`, 'bs=64k', 'count=3000']
+  const { code, stderr } = await attempt('dd', args, { user: NOBODY })
+  return code === 0 ? 'no end' : (/: ([A-Z][a-z ]+)\n/.exec(stderr)?.[1] ?? stderr)
+}
+
+t.test('quota: a project at its limit', async (t) => {
+  const options = { mountOptions: ['prjquota'], name: 'quota' }
+  const image = await makeImage(sandbox, { fs: 'xfs', ...options }).catch((error: Error) => error)
+  if (image instanceof Error) {
+    t.match(image.message, /wrong fs type, bad option/, 'no other reason')
+    t.pass('not tested', { skip: 'the kernel was built without XFS quotas' })
+    return
+  }
+  const limit = async (dir: string, id: number) => {
+    const quota = (command: string) => run('xfs_quota', ['-x', '-c', command, image.dir])
+    await quota(`project -s -p ${dir} ${id}`)
+    await quota(`limit -p bhard=8m ihard=20 ${id}`)
+  }
+  const plain = join(image.dir, 'plain')
+  mkdirSync(plain)
+  await run('chmod', ['777', plain])
+  await limit(plain, 41)
+  const expected = await fill(plain)
+  const bytes = (dir: string) => run('stat', ['-c', '%s', join(dir, 'filled')])
+  const setup = { sandbox, image, name: 'limited', mode: 0o777 }
+  await onVolume(t, { ...setup, fill: (dir) => limit(dir, 42) }, async ({ dir }) => {
+    t.equal(expected, 'Disk quota exceeded')
+    t.equal(await fill(dir), expected, 'the writer is told')
+    t.equal(await bytes(dir), await bytes(plain), 'after as many bytes')
+    const many = 'for i in {1..30}; do : >"$0/f$i" || exit 9; done'
+    const { stderr } = await attempt('bash', ['-c', many, dir], { user: NOBODY })
+    t.match(stderr, /Disk quota exceeded/, 'and the maker of files')
+    const link = await attempt('ln', [join(dir, 'f1'), join(image.dir, 'elsewhere')])
+    t.match(link.stderr, /Invalid cross-device link/, 'no link leaves the project')
+  })
+})
+
+t.test('reserved blocks: kept from users, given to root', async (t) => {
+  const image = await makeImage(sandbox, { fs: 'ext4', mib: 64, mkfs: ['-m', '20'], name: 'small' })
+  const baseOn = await makeImage(sandbox, { fs: 'ext4', name: 'large' })
+  const size = async (dir: string) => Number(await run('stat', ['-c', '%s', join(dir, 'filled')]))
+  const setup = { sandbox, image, baseOn, name: 'full', mode: 0o777 }
+  await onVolume(t, setup, async ({ dir }) => {
+    t.equal(await fill(dir), 'No space left on device', 'a user is told')
+    const theirs = await size(dir)
+    const more = await attempt('dd', [
+      ...['if=/dev/zero', `of=${join(dir, 'of-root')}`, 'bs=64k', 'count=64'],
+    ])
+    t.equal(more.code, 0, `root may go on after ${theirs} bytes`)
+    const again = await attempt('touch', [join(dir, 'small')], { user: NOBODY })
+    t.equal(again.code, 0, 'a file without data still has room')
+    const append = await attempt('bash', ['-c', 'echo text >"$0/small"', dir], { user: NOBODY })
+    t.match(append.stderr, /No space left/, 'but data has not')
+  })
+})
