@@ -30,6 +30,10 @@ pub struct Held {
     pub flags: i32,
     pub size: u64,
     pub tmpfile: bool,
+    /// The right-side inode.
+    pub id: Option<Identity>,
+    /// It was open for writing when the object became immutable or append-only, see `limits`.
+    pub retired: bool,
 }
 
 impl Held {
@@ -40,7 +44,7 @@ impl Held {
         !self.is_path() && self.flags & libc::O_ACCMODE != libc::O_WRONLY
     }
     pub fn writable(&self) -> bool {
-        !self.is_path() && self.flags & libc::O_ACCMODE != libc::O_RDONLY
+        !self.is_path() && !self.retired && self.flags & libc::O_ACCMODE != libc::O_RDONLY
     }
     pub fn direct(&self) -> bool {
         self.flags & libc::O_DIRECT != 0
@@ -247,6 +251,7 @@ impl Gen {
                     }));
                 }
                 held.size = size.unwrap_or(0);
+                held.id = seen.map(|a| a.id);
                 // A symbolic link may have led to anything.
                 if let Some(a) = seen.filter(|_| !held.is_path()) {
                     held.kind = Kind::of_mode(a.mode);
@@ -270,6 +275,9 @@ impl Gen {
             Effect::Seal { node, bits } => {
                 let due = self.index + self.rng.random_range(5..40);
                 self.sealed.push(Sealed { node, bits, due });
+                let id = seen.map(|a| a.id);
+                let held = self.pools.iter_mut().flat_map(|p| p.slots.iter_mut()).flatten();
+                held.filter(|h| id.is_some() && h.id == id).for_each(|h| h.retired = true);
             }
             Effect::Unseal(_) => {}
         }

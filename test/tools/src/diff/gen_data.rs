@@ -46,7 +46,7 @@ impl Gen {
     /// A file to read from or write to; now and then a descriptor that is no good for it.
     fn data_slot(&mut self, w: usize, write: bool) -> Option<Slot> {
         if self.one_in(50) {
-            return self.pick_slot(w, |_| true);
+            return self.pick_slot(w, |h| !h.retired);
         }
         let fit =
             |h: &Held| h.kind == Kind::File && if write { h.writable() } else { h.readable() };
@@ -150,7 +150,8 @@ pub fn truncate(g: &mut Gen, w: usize) -> Plan {
         if g.one_in(20) { &[Kind::Dir, Kind::Symlink, Kind::Fifo] } else { &[Kind::File] };
     let node = g.pick_node(w, kinds)?;
     let len = g.offset(20_000) as i64;
-    let len = if g.one_in(4) { 0 } else { len };
+    // To nothing: see `limits`.
+    let len = len.max(1);
     Some((Op::Truncate { at: g.at(w, node), len }, Effect::None))
 }
 

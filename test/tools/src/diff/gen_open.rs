@@ -61,7 +61,7 @@ impl Gen {
 }
 
 fn held(node: Option<NodeId>, kind: Kind, flags: i32) -> Held {
-    Held { node, kind, flags, size: 0, tmpfile: false }
+    Held { node, kind, flags, size: 0, tmpfile: false, id: None, retired: false }
 }
 
 pub fn open_create(g: &mut Gen, w: usize) -> Plan {

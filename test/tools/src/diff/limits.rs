@@ -15,6 +15,10 @@
 //!   file system below answers EINVAL or falls back to buffered I/O.
 //! - chown(-1, -1), which clears set-user-id natively: `fuse_do_setattr` (Linux 6.18) sends
 //!   FATTR_KILL_SUIDGID only along with an owner or a group.
+//! - truncate(2) to nothing: a FUSE server cannot tell it from O_TRUNC, which moves the mtime and
+//!   clears set-id of an empty file where truncate(2) does not. (ftruncate and O_TRUNC are.)
+//! - Writing through a descriptor that was open when its file became immutable or append-only: a
+//!   server without opens cannot tell it from one opened later, and refuses both.
 //! - inotify, leases, and locks (kernel-local; tested elsewhere).
 //! - Offsets beyond 64 MiB: `s_maxbytes` of the mount is larger than that of ext4.
 //!
@@ -23,6 +27,7 @@
 //! - mtime: both "during the run", or both exactly equal. Explicit times always lie outside.
 //! - mtime of a file with mapped stores: undecided until the next explicit time with no mapping
 //!   of it open; the kernel moves it at the first store natively, at write-back on FUSE.
+//! - mtime of a FIFO that was written to: what goes through it never reaches the server.
 //! - security.capability of a file with mapped stores: undecided until it is set again with no
 //!   mapping of it open. A write removes it, a mapped store does not; a FUSE server writes
 //!   mapped pages back by writing.

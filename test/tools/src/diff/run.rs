@@ -222,8 +222,11 @@ impl Run {
 
     /// Keeps the set of inodes whose modification time is not decided, see `limits`.
     fn follow_times(&mut self, planned: &Planned, right: &Outcome) {
-        let Some(id) = right.subject().map(|a| a.id) else { return };
+        let Some((id, mode)) = right.subject().map(|a| (a.id, a.mode)) else { return };
         match &planned.step.op {
+            Op::Write { .. } | Op::Writev { .. } if mode & libc::S_IFMT == libc::S_IFIFO => {
+                self.rules.undecided.insert(id);
+            }
             Op::MapStore { .. } => {
                 self.rules.undecided.insert(id);
                 self.rules.uncertain_caps.insert(id);
