@@ -63,6 +63,11 @@ impl Volume {
             e.finish()
         };
         let len = RECORD_HEADER + 96 + old_bytes.len() + new_bytes.len() + 8;
+        // If this is interrupted, a directory can only be found again by a reader that knows it.
+        let others = replaced.as_ref().and_then(|d| d.inode.as_ref());
+        for inode in moved.iter().chain(others) {
+            self.bind(w, inode);
+        }
         let objects = [Some(&old_parent), Some(&new_parent)];
         let unknown = Time::UNKNOWN;
         let slot = self.reserve(w, len, objects, |buf| encode(buf, unknown, unknown))?;
