@@ -81,7 +81,9 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
     ring.start_drain(uuid, options.epoch, last, chain, u64_of(&options.last_clock));
     let recovered = match found {
         Found::Created => Default::default(),
-        Found::Clean | Found::ToRecover => ring.recover(last),
+        Found::Clean | Found::ToRecover => {
+            ring.recover(last).map_err(|e| system("recovering the capture ring", e))?
+        }
     };
     let ring = Arc::new(ring);
     let volume = Volume::open(
@@ -111,8 +113,11 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
         background.push(std::thread::spawn(move || {
             let result = Worker::new(volume.ring.clone())
                 .and_then(|mut w| recover_intents(&volume, &mut w, &recovered.intents));
-            if result.is_err() {
-                volume.scan.errors.fetch_add(1, Ordering::Relaxed);
+            match result {
+                Ok(()) => volume.ring.intents_recovered(),
+                Err(_) => {
+                    volume.scan.errors.fetch_add(1, Ordering::Relaxed);
+                }
             }
             volume.scan.running.store(false, Ordering::Release);
         }));

@@ -6,6 +6,7 @@
 
 pub mod drain;
 pub mod gate;
+mod intents;
 pub mod limits;
 pub mod recover;
 pub mod ring;

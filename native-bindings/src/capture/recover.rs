@@ -1,8 +1,10 @@
 //! Recovery: what a dead process left in the ring.
 //!
 //! Published records newer than the journal go to the drain as if nothing had happened. An intent
-//! that was not published may or may not have happened: the caller re-captures its objects.
+//! that was not published may or may not have happened: the caller re-captures its objects, and says
+//! so with `intents_recovered`. Until then they are kept (`intents`), for this process may die as well.
 
+use super::intents;
 use super::limits::CHUNK_BYTES;
 use super::ring::{
     Ring, SlotHeader, CHUNK_HEADER, EMPTY, HOLE, INTENT, PUBLISHED, RECORD_AT, SLOT_BYTES_MAX,
@@ -27,8 +29,11 @@ pub struct Recovered {
 
 impl Ring {
     /// Reads all chunks; `last` is the last seq that the journal has. Call before any capture.
-    pub fn recover(&self, last: u64) -> Recovered {
-        let mut out = Recovered::default();
+    ///
+    /// Errors: those of the file in which the intents are kept.
+    pub fn recover(&self, last: u64) -> std::io::Result<Recovered> {
+        let kept = intents::path_beside(&self.path);
+        let mut out = Recovered { intents: intents::load(&kept)?, ..Recovered::default() };
         let mut highest = last;
         let mut busy = vec![false; self.chunks];
         for (chunk, busy) in busy.iter_mut().enumerate() {
@@ -57,7 +62,15 @@ impl Ring {
         self.control().next_seq.store(highest + 1, Ordering::SeqCst);
         // Chunks with pending records are free when these are journaled; intents were copied out.
         self.remove_free(&busy);
-        out
+        if !out.intents.is_empty() {
+            intents::save(&kept, &out.intents)?;
+        }
+        Ok(out)
+    }
+
+    /// The objects of all intents were captured.
+    pub fn intents_recovered(&self) {
+        let _ = std::fs::remove_file(intents::path_beside(&self.path));
     }
 
     fn walk(&self, chunk: usize, mut see: impl FnMut(&SlotHeader, u64, &[u8])) {

@@ -115,7 +115,7 @@ impl Mapping {
 pub struct Ring {
     pub(super) map: std::sync::Arc<Mapping>,
     _file: File,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) chunks: usize,
     /// Slots of a chunk that are reserved, or published and not journaled yet.
     pub(super) outstanding: Vec<AtomicU32>,
@@ -233,6 +233,7 @@ impl Ring {
                 let _ = std::fs::remove_file(path);
                 return Err(e);
             }
+            let _ = std::fs::remove_file(super::intents::path_beside(path));
             Self::write_control(&mapping, ring_bytes, id);
         }
         let chunks = (ring_bytes - CONTROL_BYTES) / CHUNK_BYTES;
@@ -497,5 +498,6 @@ impl Ring {
     pub fn remove(&self) {
         self.control().clean.store(1, Ordering::Release);
         let _ = std::fs::remove_file(&self.path);
+        self.intents_recovered();
     }
 }

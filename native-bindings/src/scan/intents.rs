@@ -21,7 +21,11 @@ pub fn recover_intents(v: &Volume, w: &mut Worker, intents: &[Intent]) -> Res<()
     }
     bracket(v, w, Op::ScanBegin, KIND_INTENTS)?;
     for intent in intents {
-        recover(v, w, intent)?;
+        match recover(v, w, intent) {
+            // Gone meanwhile: its removal is a record of its own.
+            Ok(()) | Err(Errno(libc::ESTALE | libc::ENOENT | libc::ENOTDIR)) => {}
+            Err(e) => return Err(e),
+        }
     }
     bracket(v, w, Op::ScanEnd, KIND_INTENTS)
 }
