@@ -1,6 +1,7 @@
 // Runs every check and counts: a linter is one check, a test suite counts its own.
 // node scripts/check.mjs [name…]: only the checks whose name contains one of the words.
 import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { crates, inCrate } from './crates.mjs'
 
@@ -9,17 +10,22 @@ const only = process.argv.slice(2)
 
 /** @typedef {{ passed: number, failed: number }} Count */
 
+/** Of TAP, what passed inside a file is not worth a line. */
+const TAP_NOISE = /^\s+(ok \d|1\.\.\d|# Subtest|# time=|$)/
+
 /** @returns {Promise<{ code: number, output: string }>} */
-function run(command, args, cwd = root) {
+function run(command, args, { cwd = root, noise = undefined } = {}) {
   return new Promise((resolve) => {
     const child = spawn(command, args, { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''
-    const take = (stream) => (text) => {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      output += `${line}\n`
+      if (!noise?.test(line)) process.stdout.write(`${line}\n`)
+    })
+    child.stderr.setEncoding('utf8').on('data', (text) => {
       output += text
-      stream.write(text)
-    }
-    child.stdout.setEncoding('utf8').on('data', take(process.stdout))
-    child.stderr.setEncoding('utf8').on('data', take(process.stderr))
+      process.stderr.write(text)
+    })
     child.on('error', (error) => resolve({ code: 127, output: String(error) }))
     child.on('close', (code) => resolve({ code: code ?? 1, output }))
   })
@@ -57,15 +63,15 @@ const checks = [
   ['format and lint (biome)', () => run(bin('biome'), ['check', '.']), one],
   ['types (tsc)', () => run(bin('tsc'), ['-p', 'tsconfig.json', '--noEmit']), one],
   ...crates().flatMap((crate) => [
-    [`${crate}: cargo fmt`, () => run('cargo', ['fmt', '--check'], inCrate(crate)), one],
-    [`${crate}: cargo clippy`, () => run('cargo', clippy, inCrate(crate)), one],
+    [`${crate}: cargo fmt`, () => run('cargo', ['fmt', '--check'], { cwd: inCrate(crate) }), one],
+    [`${crate}: cargo clippy`, () => run('cargo', clippy, { cwd: inCrate(crate) }), one],
     [
       `${crate}: cargo test`,
-      () => run('cargo', ['test', '--release', '--quiet'], inCrate(crate)),
+      () => run('cargo', ['test', '--release', '--quiet'], { cwd: inCrate(crate) }),
       cargoCount,
     ],
   ]),
-  ['tap', () => run(bin('tap'), []), tapCount],
+  ['tap', () => run(bin('tap'), ['--reporter=tap'], { noise: TAP_NOISE }), tapCount],
 ]
 
 const total = { passed: 0, failed: 0 }
