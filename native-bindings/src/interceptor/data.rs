@@ -158,6 +158,7 @@ impl Volume {
             Ok(n) => n,
             Err(e) => {
                 w.writer.abort(slot);
+                self.capture_failed(w, r, inode, fd, e)?;
                 return Err(e);
             }
         };
@@ -193,6 +194,7 @@ impl Volume {
         // SAFETY: plain call.
         if let Err(e) = check(unsafe { libc::fallocate(raw(&fd), mode, offset, len) }) {
             w.writer.abort(slot);
+            self.capture_failed(w, r, &inode, &fd, e)?;
             return Err(e);
         }
         let st = stat_fd(raw(&fd))?;

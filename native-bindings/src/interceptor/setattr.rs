@@ -48,6 +48,32 @@ fn encode(
 }
 
 impl Volume {
+    /// Captures what a change of data left that failed half-way for want of space: times and privileges
+    /// are changed before space is asked for, and an allocation may keep what it got. Call under the
+    /// effect lock.
+    pub(super) fn capture_failed(
+        &self,
+        w: &mut Worker,
+        r: &Request,
+        inode: &Arc<Inode>,
+        fd: &Arc<OwnedFd>,
+        error: Errno,
+    ) -> Res<()> {
+        let moves = matches!(error.0, libc::ENOSPC | libc::EDQUOT | libc::EIO);
+        if !moves || inode.is_gone() {
+            return Ok(());
+        }
+        let st = stat_fd(raw(fd))?;
+        let header = w.header(&r.header, Op::Setattr, inode.oid);
+        let valid = valid::MODE | valid::SIZE | valid::MTIME;
+        let arg = SetattrIn::default();
+        let fill = |buf: &mut [u8]| encode(buf, &header, valid, &arg, Some(&st));
+        self.bind(w, inode);
+        w.writer.append(RECORD_HEADER + 64, self.options.ring_wait, fill);
+        self.saw(inode, &st);
+        Ok(())
+    }
+
     pub(super) fn op_setattr(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let arg: SetattrIn = r.arg()?;
         let inode = self.inode(r.header.nodeid);
