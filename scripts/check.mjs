@@ -57,14 +57,21 @@ function tapCount({ code, output }) {
   return count
 }
 
-const clippy = ['clippy', '--release', '--all-targets', '--quiet', '--', '-D', 'warnings']
+/** What is dead only under cfg(test) is not dead: napi-rs leaves its functions out there. */
+async function clippy(crate) {
+  const strict = ['-D', 'warnings']
+  const lint = (...args) => run('cargo', ['clippy', '--release', '--quiet', ...args], crate)
+  const plain = await lint('--', ...strict)
+  return plain.code === 0 ? lint('--all-targets', '--', ...strict, '-A', 'dead_code') : plain
+}
+
 const bin = (name) => `${root}node_modules/.bin/${name}`
 const checks = [
   ['format and lint (biome)', () => run(bin('biome'), ['check', '.']), one],
   ['types (tsc)', () => run(bin('tsc'), ['-p', 'tsconfig.json', '--noEmit']), one],
   ...crates().flatMap((crate) => [
     [`${crate}: cargo fmt`, () => run('cargo', ['fmt', '--check'], { cwd: inCrate(crate) }), one],
-    [`${crate}: cargo clippy`, () => run('cargo', clippy, { cwd: inCrate(crate) }), one],
+    [`${crate}: cargo clippy`, () => clippy({ cwd: inCrate(crate) }), one],
     [
       `${crate}: cargo test`,
       () => run('cargo', ['test', '--release', '--quiet'], { cwd: inCrate(crate) }),
