@@ -159,16 +159,16 @@ export function listVolumes(): Volume[] {
 
 /**
  * The volume called `which`: a name, its mountpoint, its backing directory or its state directory.
- * Touches no mount: paths are compared as text. VOLUME_NOT_FOUND.
+ * Paths are compared as text first, so that a mount that does not answer is not touched; a symbolic
+ * link is followed only when that finds nothing. VOLUME_NOT_FOUND.
  */
 export function findVolume(which: string): Volume {
   const volumes = listVolumes()
   const path = resolve(which)
   const found =
     volumes.find(({ config }) => config.name === which) ??
-    volumes.find(({ config }) => config.mountpoint === path) ??
-    volumes.find(({ config }) => config.backing === path) ??
-    volumes.find(({ stateDirectory }) => stateDirectory === path)
+    findByPath(volumes, path) ??
+    findByPath(volumes, resolveAhead(which))
   if (found !== undefined) return found
   if (which.includes('/')) {
     const volume = readVolume(path)
@@ -182,6 +182,14 @@ export function findVolume(which: string): Volume {
     op: 'volume.find',
     hint: 'See what there is: holdfast list',
   })
+}
+
+function findByPath(volumes: readonly Volume[], path: string): Volume | undefined {
+  return (
+    volumes.find(({ config }) => config.mountpoint === path) ??
+    volumes.find(({ config }) => config.backing === path) ??
+    volumes.find(({ stateDirectory }) => stateDirectory === path)
+  )
 }
 
 export interface NewVolume {

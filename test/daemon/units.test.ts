@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { expressible } from '../../src/capture/watcher.js'
@@ -75,7 +75,8 @@ t.test('registry: volumes are found by name, paths and state, also elsewhere', a
   t.equal(volume.config.name, 'data')
   writeVolume(volume)
   t.equal(listVolumes().length, 1)
-  for (const which of ['data', backing, stateDirectory]) {
+  symlinkSync(backing, join(home, 'link'))
+  for (const which of ['data', backing, stateDirectory, join(home, 'link')]) {
     t.equal(findVolume(which).config.uuid, volume.config.uuid, which)
   }
   t.throws(() => findVolume('nothing'), { code: 'VOLUME_NOT_FOUND' })
