@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { projectFile } from '../harness/files.js'
 import { FILE_SYSTEMS, makeImage } from '../harness/image.js'
-import { attempt, run } from '../harness/run.js'
+import { attempt, bash, run } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 import { onVolume } from '../harness/volume.js'
 
@@ -38,6 +38,19 @@ for (const fs of FILE_SYSTEMS) {
     })
   })
 }
+
+t.test('write-back: a log that is append-only', async (t) => {
+  const image = await makeImage(sandbox, { fs: 'ext4', name: 'collected' })
+  const setup = { sandbox, image, name: 'collected', options: { writeback: true } }
+  await onVolume(t, setup, async ({ dir }) => {
+    const script = `
+      printf 'begun ' >log; chattr +a log
+      for i in {1..2000}; do echo "line $i" >>log; [ $((i % 100)) != 0 ] || sync log; done
+      chattr -a log; cat log`
+    const expected = Array.from({ length: 2000 }, (_, n) => `line ${n + 1}\n`).join('')
+    t.equal(await bash(script, { cwd: dir }), `begun ${expected}`, 'every line, once')
+  })
+})
 
 /** Writes as nobody until it fails; what dd says then. */
 async function fill(dir: string): Promise<string> {

@@ -47,6 +47,21 @@ fn pwrite_all(fd: i32, bytes: &[u8], offset: u64) -> Res<usize> {
     Ok(done)
 }
 
+/// How many bytes of a write to an append-only file of `size` bytes stand in it already. The kernel
+/// asked nobody at the open: EPERM is given here, for everything that does not append.
+fn appended_from(arg: &WriteIn, len: usize, size: u64) -> Res<usize> {
+    let collected = arg.write_flags & WRITE_CACHE != 0;
+    let appends = collected || arg.flags as i32 & libc::O_APPEND != 0;
+    if !appends || arg.offset > size || (arg.offset < size && !collected) {
+        return Err(Errno(libc::EPERM));
+    }
+    let there = (size - arg.offset) as usize;
+    if there > 0 && there >= len {
+        return Err(Errno(libc::EPERM));
+    }
+    Ok(there)
+}
+
 impl Volume {
     pub(super) fn op_read(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let arg: ReadIn = r.arg()?;
@@ -106,13 +121,6 @@ impl Volume {
         let inode = self.inode(r.header.nodeid);
         let fd = self.table.descriptor(&inode, Access::Write)?;
         let mapped = arg.write_flags & WRITE_CACHE != 0;
-        if inode.is_append_only() {
-            // The kernel asked nobody at the open: here is where it would have failed.
-            let appends = mapped || arg.flags as i32 & libc::O_APPEND != 0;
-            if !appends || stat_fd(raw(&fd))?.stx_size != arg.offset {
-                return Err(Errno(libc::EPERM));
-            }
-        }
         let kill = arg.write_flags & WRITE_KILL_SUIDGID != 0;
         let mut header = w.header(&r.header, Op::Write, inode.oid);
         header.flags = if kill { FLAG_KILLPRIV } else { 0 } | if mapped { FLAG_MAPPED } else { 0 };
@@ -122,6 +130,26 @@ impl Volume {
             w.creds.own();
         } else {
             self.become_writer(w, &r.header, raw(&fd), kill)?;
+        }
+        if inode.is_append_only() {
+            let size = stat_fd(raw(&fd))?.stx_size;
+            let there = appended_from(&arg, bytes.len(), size)?;
+            if there > 0 {
+                // The kernel collects appends, and writes whole pages back.
+                let tail = bytes[there..].to_vec();
+                let rest =
+                    Request { header: r.header, fixed: r.fixed, rest: &tail, in_place: false };
+                let n = self.captured_write(
+                    w,
+                    &rest,
+                    &WriteIn { offset: size, ..arg },
+                    header,
+                    &inode,
+                    &fd,
+                )?;
+                w.out.push(&WriteOut { size: (there + n) as u32, padding: 0 });
+                return Ok(Reply::Done);
+            }
         }
         let n = if inode.is_gone() {
             pwrite_all(raw(&fd), bytes, arg.offset)?
