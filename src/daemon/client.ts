@@ -101,6 +101,8 @@ export class ControlClient {
       const request = httpRequest(
         {
           socketPath: socketPath(this.name),
+          // A connection of its own: one that is kept may be just then closed by a daemon that ends.
+          agent: false,
           method,
           path,
           headers: body === undefined ? {} : { 'content-type': 'application/json' },
