@@ -24,6 +24,8 @@ const SHARED_S: u64 = 1;
 const DESCRIPTORS_SPARE: usize = 1024;
 /// Directory streams kept between two READDIR requests.
 pub(super) const STREAMS_MAX: usize = 64;
+/// Scheduling priority of request threads (nice value).
+const REQUEST_NICE: i32 = -15;
 /// How long a command name of a process is believed.
 const COMM_TTL_NS: u64 = 1_000_000_000;
 
@@ -80,6 +82,9 @@ pub struct Worker {
 impl Worker {
     /// For the calling thread, which becomes a request thread for good.
     pub fn new(ring: Arc<Ring>) -> Res<Self> {
+        // A caller waits for each request: on a busy machine it shall not wait in line twice.
+        // SAFETY: plain call on the calling thread; failure costs speed only.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, REQUEST_NICE) };
         Ok(Self {
             writer: SlotWriter::new(ring),
             creds: Creds::for_this_thread()?,
