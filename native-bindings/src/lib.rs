@@ -5,6 +5,8 @@
 //! `capture` (ring, gate) → `record` (frames) → JavaScript journals them → `replay`.
 //! `binding` is the only part that knows JavaScript.
 
+// Its functions are called by JavaScript only, which unit tests do not have.
+#[cfg(not(test))]
 mod binding;
 pub mod capture;
 pub mod interceptor;

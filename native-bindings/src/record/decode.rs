@@ -70,7 +70,7 @@ impl<'a> RecordView<'a> {
             return Err(DecodeError::Truncated { need: RECORD_HEADER, have: bytes.len() });
         }
         let len = u32_at(bytes, 0) as usize;
-        if len < RECORD_HEADER || len > RECORD_BYTES_MAX || len % 8 != 0 {
+        if !(RECORD_HEADER..=RECORD_BYTES_MAX).contains(&len) || len % 8 != 0 {
             return Err(DecodeError::BadLength(len));
         }
         if bytes.len() < len {

@@ -60,9 +60,15 @@ unsafe impl Send for Entry {}
 unsafe impl Sync for Entry {}
 
 impl Entry {
-    fn header(&self) -> &mut [u8] {
+    fn header(&self) -> &[u8] {
         // SAFETY: see the type; the memory lives as long as the queue.
-        unsafe { std::slice::from_raw_parts_mut(self.header, HEADER) }
+        unsafe { std::slice::from_raw_parts(self.header, HEADER) }
+    }
+
+    fn put(&self, at: usize, bytes: &[u8]) {
+        debug_assert!(at + bytes.len() <= HEADER);
+        // SAFETY: within the header's memory, which nobody else uses while the request is answered.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.header.add(at), bytes.len()) };
     }
 
     fn number(&self, at: usize) -> u64 {
@@ -72,7 +78,7 @@ impl Entry {
     }
 
     fn request(&self) -> Res<Request<'_>> {
-        let header: &[u8] = self.header();
+        let header = self.header();
         let h: InHeader = read_pod(header)?;
         let fixed = abi::fixed_len(h.opcode).min(OP_IN);
         let len = (self.number(PAYLOAD_SZ_AT) as u32 as usize).min(IO_BYTES_MAX);
@@ -95,9 +101,8 @@ impl Entry {
             }
         };
         let out = OutHeader { len: (16 + len) as u32, error, unique };
-        let header = self.header();
-        header[..16].copy_from_slice(pod_bytes(&out));
-        header[PAYLOAD_SZ_AT..PAYLOAD_SZ_AT + 4].copy_from_slice(&(len as u32).to_ne_bytes());
+        self.put(0, pod_bytes(&out));
+        self.put(PAYLOAD_SZ_AT, &(len as u32).to_ne_bytes());
     }
 }
 
