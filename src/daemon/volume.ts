@@ -23,7 +23,7 @@ import {
   TICK_MS,
 } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
-import { type HoldResult, native, type OpenVolumeResult } from '../lib/native.js'
+import { type HoldResult, native, type OpenVolumeResult, type VolumeStats } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
 import { type JournalEnd, parseUuid } from '../record/frame.js'
 import { Checkpointer, waitJournaled } from './checkpoint.js'
@@ -89,6 +89,7 @@ export class ProtectedVolume {
   #state: 'running' | 'stopping' | 'stopped' = 'running'
   #caughtUpAtNs: bigint
   #advancing = false
+  #uncaptured = 0
   #stopping: Promise<void> | undefined
 
   private constructor(volume: Volume, log: Logger, lock: VolumeLock, clock: Clock, parts: Parts) {
@@ -181,12 +182,27 @@ export class ProtectedVolume {
           'the wall clock went backwards: change times prove nothing until a checkpoint',
         )
       }
+      await this.#watchGaps(stats)
       await this.#advanceRecapture()
     } catch (error) {
       this.log.error({ error: toHoldfastError(error, 'tick') }, 'housekeeping failed')
     } finally {
       this.#advancing = false
     }
+  }
+
+  /** What found no room in the ring, or could not be recovered, has to be looked for. */
+  async #watchGaps({ uncaptured, scanning, scanErrors, capturedSeq }: VolumeStats): Promise<void> {
+    const { recapture } = this.#parts
+    const missed = uncaptured > this.#uncaptured
+    const failed = !scanning && scanErrors > 0n && recapture.need === null
+    if (!missed && !failed) return
+    this.#uncaptured = uncaptured
+    const reason = missed
+      ? 'changes found no room in the capture ring'
+      : 'operations that a crash interrupted could not be recovered'
+    this.log.warn({ reason }, 'the journal lacks changes: everything is captured anew')
+    await recapture.require({ reason, sinceNs: 0n, afterSeq: capturedSeq })
   }
 
   async #advanceRecapture(): Promise<void> {

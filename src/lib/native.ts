@@ -110,6 +110,8 @@ export interface VolumeStats {
   journalError: string | null
   /** Panics contained in a dummy function, since start: anything but 0 is a defect. */
   panics: number
+  /** Effects of which not all could be captured, since start: each asks for a re-capture. */
+  uncaptured: number
 }
 
 export interface ReplayOptions {

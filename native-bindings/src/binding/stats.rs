@@ -36,6 +36,7 @@ pub struct VolumeStats {
     pub held: bool,
     pub journal_error: Option<String>,
     pub panics: u32,
+    pub uncaptured: u32,
 }
 
 fn read(counter: &AtomicU64) -> BigInt {
@@ -89,5 +90,6 @@ pub fn volume_stats(handle: u32) -> Result<VolumeStats, JsError> {
         held: v.gate.is_held(),
         journal_error: (error != 0).then(|| errno_name(error).to_owned()),
         panics: c.panics.load(Ordering::Relaxed),
+        uncaptured: c.uncaptured.load(Ordering::Relaxed),
     })
 }

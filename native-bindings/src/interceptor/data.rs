@@ -223,6 +223,10 @@ impl Volume {
         if let Err(e) = check(unsafe { libc::fallocate(raw(&fd), mode, offset, len) }) {
             w.writer.abort(slot);
             self.capture_failed(w, r, &inode, &fd, e)?;
+            let cut_short = matches!(e.0, libc::ENOSPC | libc::EDQUOT | libc::EIO);
+            if cut_short && mode & !libc::FALLOC_FL_KEEP_SIZE != 0 {
+                self.note_uncaptured(); // a part of the range may be zero now
+            }
             return Err(e);
         }
         let st = stat_fd(raw(&fd))?;
@@ -270,6 +274,9 @@ impl Volume {
             Ok(n) if n > 0 && !target.is_gone() => n,
             other => {
                 w.writer.abort(slot);
+                if let Err(e) = other {
+                    self.capture_failed(w, r, &target, &to, e)?;
+                }
                 w.out.push(&WriteOut { size: other? as u32, padding: 0 });
                 return Ok(Reply::Done);
             }
@@ -283,7 +290,8 @@ impl Volume {
             // The source cannot be read at the replay: the bytes themselves are captured.
             w.writer.abort(slot);
             let header = Header { time: mtime(&st), mode: u32::from(st.stx_mode), ..header };
-            self.capture_range(w, &header, raw(&to), arg.off_out, n as u64)?;
+            self.capture_range(w, &header, raw(&to), arg.off_out, n as u64)
+                .inspect_err(|_| self.note_uncaptured())?;
         } else {
             self.bind(w, &source);
             self.publish(w, slot, |buf| encode(buf, mtime(&st), u32::from(st.stx_mode), n as u64));

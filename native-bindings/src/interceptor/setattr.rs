@@ -69,7 +69,9 @@ impl Volume {
         let arg = SetattrIn::default();
         let fill = |buf: &mut [u8]| encode(buf, &header, valid, &arg, Some(&st));
         self.bind(w, inode);
-        w.writer.append(RECORD_HEADER + 64, self.options.ring_wait, fill);
+        if w.writer.append(RECORD_HEADER + 64, self.options.ring_wait, fill).is_none() {
+            self.note_uncaptured();
+        }
         self.saw(inode, &st);
         Ok(())
     }

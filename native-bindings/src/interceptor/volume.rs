@@ -46,6 +46,8 @@ pub struct Counters {
     pub mutations: AtomicU64,
     pub failures: AtomicU64,
     pub panics: AtomicU32,
+    /// Effects of which not all could be captured: a re-capture has to find them.
+    pub uncaptured: AtomicU32,
     pub last_fsync_ns: AtomicU64,
 }
 
@@ -189,6 +191,7 @@ impl Volume {
                 mutations: AtomicU64::new(0),
                 failures: AtomicU64::new(0),
                 panics: AtomicU32::new(0),
+                uncaptured: AtomicU32::new(0),
                 last_fsync_ns: AtomicU64::new(0),
             },
             streams: Mutex::default(),
@@ -294,6 +297,11 @@ impl Volume {
             self.rebind_all();
         }
         self.bind_generation.load(Ordering::Acquire)
+    }
+
+    /// Something happened and its record found no room: the control plane sees to a re-capture.
+    pub fn note_uncaptured(&self) {
+        self.counters.uncaptured.fetch_add(1, Ordering::Relaxed);
     }
 
     /// From now on every object is bound anew before its next record.
