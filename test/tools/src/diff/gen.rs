@@ -277,7 +277,8 @@ impl Gen {
                 self.sealed.push(Sealed { node, bits, due });
                 let id = seen.map(|a| a.id);
                 let held = self.pools.iter_mut().flat_map(|p| p.slots.iter_mut()).flatten();
-                held.filter(|h| id.is_some() && h.id == id).for_each(|h| h.retired = true);
+                held.filter(|h| id.is_none() || h.id.is_none() || h.id == id)
+                    .for_each(|h| h.retired = true);
             }
             Effect::Unseal(_) => {}
         }
@@ -309,6 +310,11 @@ impl Gen {
     /// Whether some object is immutable or append-only at present.
     pub fn any_sealed(&self) -> bool {
         self.lost_sealed || !self.sealed.is_empty()
+    }
+
+    /// Whether some worker holds a writable mapping of anything.
+    pub fn any_mapped(&self) -> bool {
+        self.pools.iter().flat_map(|p| &p.maps).flatten().any(|m| m.write)
     }
 
     /// Whether some worker still holds a writable mapping of this right-side inode.

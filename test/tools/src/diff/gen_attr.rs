@@ -232,7 +232,9 @@ pub fn flags_set(g: &mut Gen, w: usize) -> Plan {
 
 /// Makes an object immutable or append-only for a few operations.
 pub fn seal(g: &mut Gen, w: usize) -> Plan {
-    let node = g.pick_node(w, FILE_DIR)?;
+    // What a mapping holds could not be written back any more, see `limits`.
+    let kinds = if g.any_mapped() { &[Kind::Dir][..] } else { FILE_DIR };
+    let node = g.pick_node(w, kinds)?;
     let bits = g.seal_bits();
     let op = Op::SetFlags { at: g.at(w, node), mask: bits, bits };
     Some((op, if w == 0 { Effect::Seal { node, bits } } else { Effect::None }))
