@@ -176,6 +176,7 @@ impl Engine {
                 add(self.objects.find(new_parent));
                 add(self.objects.find(replaced));
             }
+            Fields::Tmpfile { parent, .. } => add(self.objects.find(parent)),
             _ => add(self.objects.find(place_of(record).0)),
         }
         // Parts of the effect may have happened before the refusal.

@@ -3,8 +3,7 @@
 use super::apply::Record;
 use super::engine::{Access, Engine};
 use super::error::{Done, Fault};
-use super::limits::COPY_SOURCES_MAX;
-use super::objects::{Obj, COPY_SOURCE, IMAGE_CAPS, UNPRIVILEGED};
+use super::objects::{Obj, IMAGE_CAPS, UNPRIVILEGED, WATCHED, WATCHED_BEFORE};
 use super::sys::{self, check};
 use crate::record::{Fields, FLAG_KILLPRIV};
 
@@ -29,8 +28,8 @@ impl Engine {
 
     /// The application changes an object's contents by itself: what images said of it is over.
     pub(super) fn before_contents(&mut self, obj: Obj) -> Done {
-        if self.objects.get(obj).flags & (COPY_SOURCE | IMAGE_CAPS) != 0 {
-            self.guard_copy_source(obj)?;
+        if self.objects.get(obj).flags & (WATCHED | WATCHED_BEFORE | IMAGE_CAPS) != 0 {
+            self.before_change(obj)?;
             self.image_caps_done(obj)?;
         }
         Ok(())
@@ -145,9 +144,6 @@ impl Engine {
             return Ok(());
         };
         self.before_contents(obj)?;
-        if self.copy_sources.len() >= COPY_SOURCES_MAX {
-            self.checkpoint_now()?;
-        }
         let to_fd = self.fd(obj, Access::Write)?;
         let from_fd = self.fd(from, Access::Any)?;
         match copy_range(from_fd, source_offset, to_fd, offset, len) {
@@ -155,9 +151,8 @@ impl Engine {
             Err(Fault::Diverged(_)) if self.forgives_unknown() => self.skipped += 1,
             r => r?,
         }
-        if from != obj && self.objects.get(from).flags & COPY_SOURCE == 0 {
-            self.copy_sources.push(from);
-            self.objects.get_mut(from).flags |= COPY_SOURCE;
+        if from != obj {
+            self.watch(from)?;
         }
         self.kill_privileges(obj, to_fd, r)
     }

@@ -52,7 +52,7 @@ impl Engine {
         }
         let st = sys::fstat(fd)?;
         if kind == libc::S_IFREG && st.st_size as u64 != size {
-            self.guard_copy_source(obj)?;
+            self.before_change(obj)?;
             sys::ftruncate(self.fd(obj, Access::Write)?, size)?;
         }
         if (st.st_uid, st.st_gid) != (uid, gid) {
@@ -139,7 +139,7 @@ impl Engine {
         let Some(obj) = self.object(r.oid)? else {
             return Ok(());
         };
-        self.guard_copy_source(obj)?;
+        self.before_change(obj)?;
         let fd = self.fd(obj, Access::Write)?;
         sys::pwrite_all(fd, r.view.payload(), offset)?;
         self.restore_caps(obj)
@@ -152,7 +152,7 @@ impl Engine {
         if len == 0 {
             return Ok(());
         }
-        self.guard_copy_source(obj)?;
+        self.before_change(obj)?;
         let fd = self.fd(obj, Access::Write)?;
         let punch = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
         match sys::fallocate(fd, punch, offset, len) {

@@ -9,6 +9,7 @@ use super::sys::{self, check, Name, ProcPath, Stamp};
 use crate::record::{valid, Fields, Time};
 
 const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// Flags that FS_IOC_SETFLAGS may change on one of the file systems we know (the low eight, NOCOMP,
@@ -72,6 +73,9 @@ impl Engine {
         if name == CAPABILITY {
             self.image_caps_done(obj)?;
         }
+        if name == DEFAULT_ACL {
+            self.before_change(obj)?;
+        }
         let value = r.view.payload();
         self.set_xattr(obj, &Name::attribute(name)?, value)?;
         if name == ACCESS_ACL {
@@ -86,6 +90,9 @@ impl Engine {
         };
         if name == CAPABILITY {
             self.image_caps_done(obj)?;
+        }
+        if name == DEFAULT_ACL {
+            self.before_change(obj)?;
         }
         match self.remove_xattr(obj, &Name::attribute(name)?) {
             Err(e) if e.is(libc::ENODATA) && self.lenient() => Ok(()),
@@ -197,8 +204,11 @@ impl Engine {
         self.set_changeable_flags(fd, flags)
     }
 
-    /// Times and descriptors that an immutable object would refuse.
+    /// New entries inherit flags; and an immutable object would refuse its time.
     fn before_sealing(&mut self, obj: Obj) -> Done {
+        if self.objects.get(obj).is_dir() {
+            self.before_change(obj)?;
+        }
         self.flush_time(obj)
     }
 

@@ -54,7 +54,9 @@ impl Engine {
             }
         }
         let mode = sys::fstatat(dir, &name)?.st_mode;
-        self.bind(r.oid, handle, mode, 0).map(drop)
+        let obj = self.bind(r.oid, handle, mode, 0)?;
+        self.found_by_name(obj);
+        Ok(())
     }
 
     /// Whether the object still exists at the target, whatever its names.
@@ -75,7 +77,8 @@ impl Engine {
             return self.create_fact(r, c, parent, &name);
         }
         let dir = self.fd(parent, Access::Any)?;
-        self.make(r, c, dir, &name)
+        self.make(r, c, dir, &name)?;
+        self.watch(parent)
     }
 
     /// Makes the object under the caller's identity, corrects what differs, and binds it.
@@ -165,7 +168,10 @@ impl Engine {
             }
         }
         let dir = match parent {
-            Some(parent) => self.fd(parent, Access::Any)?,
+            Some(parent) => {
+                self.watch(parent)?;
+                self.fd(parent, Access::Any)?
+            }
             // A scan has not come to it yet.
             None => unnamed,
         };
@@ -243,18 +249,15 @@ impl Engine {
         };
         let name = Name::component(name)?;
         let is_dir = r.view.op() == Op::Rmdir;
-        if links == 0 {
-            if let Some(obj) = self.objects.find(r.oid) {
-                self.guard_copy_source(obj)?;
-            }
+        if !self.lenient() && links != 0 && self.objects.find(r.oid).is_none() {
+            let dir = self.fd(parent, Access::Any)?;
+            self.bind_name(r.oid, dir, &name)?;
         }
+        self.before_losing_name(r.oid, links == 0)?;
         let dir = self.fd(parent, Access::Any)?;
         if self.lenient() {
             self.unlink_fact(r.oid, parent, &name, is_dir)?;
         } else {
-            if links != 0 && self.objects.find(r.oid).is_none() {
-                self.bind_name(r.oid, dir, &name)?;
-            }
             sys::unlinkat(dir, &name, is_dir)?;
         }
         if links == 0 {
@@ -263,11 +266,23 @@ impl Engine {
         Ok(())
     }
 
+    /// What a redo after a power loss needs before a name goes, the object's last one or not.
+    fn before_losing_name(&mut self, oid: Oid, last: bool) -> Done {
+        match self.objects.find(oid) {
+            Some(obj) if !last => self.before_unnaming(obj),
+            // What was made in a directory that is gone is gone, too.
+            Some(obj) if !self.objects.get(obj).is_dir() => self.before_change(obj),
+            _ => Ok(()),
+        }
+    }
+
     /// Associates an object with the one of this name.
     pub(super) fn bind_name(&mut self, oid: Oid, dir: RawFd, name: &Name) -> Done<Obj> {
         let handle = Handle::of_name(dir, name)?;
         let mode = sys::fstatat(dir, name)?.st_mode;
-        self.bind(oid, handle, mode, 0)
+        let obj = self.bind(oid, handle, mode, 0)?;
+        self.found_by_name(obj);
+        Ok(obj)
     }
 
     pub(super) fn apply_rename(&mut self, r: &Record) -> Done {
@@ -300,14 +315,7 @@ impl Engine {
             }
             return if goes { self.remove(replaced) } else { Ok(()) };
         };
-        if goes {
-            if let Some(obj) = self.objects.find(replaced) {
-                self.guard_copy_source(obj)?;
-            }
-        }
-        if self.lenient() {
-            self.rename_fact(r, (old, &old_name), (new, &new_name))?;
-        } else {
+        if !self.lenient() {
             let (from, to) = (self.fd(old, Access::Any)?, self.fd(new, Access::Any)?);
             if self.objects.find(r.oid).is_none() {
                 self.bind_name(r.oid, from, &old_name)?;
@@ -315,6 +323,13 @@ impl Engine {
             if !replaced.is_none() && !goes && self.objects.find(replaced).is_none() {
                 self.bind_name(replaced, to, &new_name)?;
             }
+        }
+        self.before_losing_name(r.oid, false)?;
+        self.before_losing_name(replaced, goes)?;
+        if self.lenient() {
+            self.rename_fact(r, (old, &old_name), (new, &new_name))?;
+        } else {
+            let (from, to) = (self.fd(old, Access::Any)?, self.fd(new, Access::Any)?);
             sys::renameat2(from, &old_name, to, &new_name, flags)?;
         }
         if goes {
@@ -327,7 +342,7 @@ impl Engine {
         if let Some(obj) = self.objects.find(r.oid) {
             let staged = Self::staging_name(r.oid)?;
             if self.objects.get(obj).flags & UNNAMED != 0 {
-                self.guard_copy_source(obj)?;
+                self.before_change(obj)?;
                 match sys::unlinkat(self.state.unnamed.as_raw_fd(), &staged, false) {
                     Err(e) if e.is(libc::ENOENT) => {}
                     r => r?,

@@ -4,13 +4,14 @@
 //! target may already be ahead of the record (the one record that was interrupted, a scan that is
 //! repairing the tree, the window after a power loss) records are applied as *facts* (`facts`).
 
+use super::checkpoints::Watched;
 use super::descriptors::Descriptors;
 use super::error::{Done, Fault, ReplayError};
 use super::handle::Handle;
 use super::identity::Identity;
 use super::limits::{MAP_COMPACT_BYTES_MIN, MAP_COMPACT_BYTES_PER_OBJECT};
 use super::map_log::Entry;
-use super::objects::{Obj, Object, Objects, COPY_SOURCE, HOLLOW, IMAGE_CAPS, NO_SLOT, UNNAMED};
+use super::objects::{Obj, Object, Objects, HOLLOW, IMAGE_CAPS, NO_SLOT, UNNAMED};
 use super::state::{self, HollowNames, Living, State};
 use super::sys::{self, Name, Stamp};
 use super::times::PendingTimes;
@@ -50,9 +51,7 @@ pub(super) struct Engine {
     /// The record being applied.
     pub seq: u64,
     pub unsealed_count: usize,
-    /// Objects flagged COPY_SOURCE, and those that the running checkpoint covers.
-    pub copy_sources: Vec<Obj>,
-    pub copy_sources_before: Vec<Obj>,
+    pub watched: Watched,
     /// Records passed over because their object is not known in a repair.
     pub skipped: u64,
     pub last_checkpoint: Instant,
@@ -78,15 +77,15 @@ impl Engine {
             in_doubt,
             seq: 0,
             unsealed_count: 0,
-            copy_sources: Vec::new(),
-            copy_sources_before: Vec::new(),
+            watched: Watched::default(),
             skipped: 0,
             last_checkpoint: Instant::now(),
             since_checkpoint: (0, 0),
             state,
         };
         engine.restore_seals().map_err(state::open_error)?;
-        if engine.state.header.checkpoint().is_none() {
+        // The base may have been copied a moment ago: a redo from here needs it on the disk.
+        if engine.state.fresh || engine.state.header.checkpoint().is_none() {
             engine.checkpoint_now().map_err(state::open_error)?;
         }
         Ok(engine)
@@ -249,10 +248,6 @@ impl Engine {
     fn detach(&mut self, obj: Obj) -> Object {
         self.drop_pending(obj);
         self.close_fd(obj);
-        if self.objects.get(obj).flags & COPY_SOURCE != 0 {
-            self.copy_sources.retain(|o| *o != obj);
-            self.copy_sources_before.retain(|o| *o != obj);
-        }
         let object = self.objects.take(obj);
         if object.flags & HOLLOW != 0 {
             self.hollow.remove(&object.oid);
@@ -284,53 +279,6 @@ impl Engine {
             self.detach(obj);
         }
         self.objects.forget_removed(oid);
-        Ok(())
-    }
-
-    /// Before the contents of a COPY's source change: a redo after a power loss must not copy what
-    /// came later, so everything up to here is made durable first.
-    pub fn guard_copy_source(&mut self, obj: Obj) -> Done {
-        if self.objects.get(obj).flags & COPY_SOURCE != 0 {
-            self.checkpoint_now()?;
-        }
-        Ok(())
-    }
-
-    fn clear_copy_sources(&mut self, list: Vec<Obj>) {
-        for obj in list {
-            if !self.copy_sources.contains(&obj) {
-                self.objects.get_mut(obj).flags &= !COPY_SOURCE;
-            }
-        }
-    }
-
-    pub fn checkpoint_now(&mut self) -> Done {
-        self.state.checkpoint_now()?;
-        let mut all = std::mem::take(&mut self.copy_sources);
-        all.append(&mut self.copy_sources_before);
-        self.clear_copy_sources(all);
-        self.last_checkpoint = Instant::now();
-        self.since_checkpoint = (0, 0);
-        Ok(())
-    }
-
-    /// Starts a checkpoint; `end_checkpoint` takes note of its end.
-    pub fn start_checkpoint(&mut self) -> Done {
-        if self.state.checkpoint_runs() {
-            return Ok(());
-        }
-        self.state.start_checkpoint()?;
-        self.copy_sources_before = std::mem::take(&mut self.copy_sources);
-        self.last_checkpoint = Instant::now();
-        self.since_checkpoint = (0, 0);
-        Ok(())
-    }
-
-    pub fn end_checkpoint(&mut self, wait: bool) -> Done {
-        if self.state.end_checkpoint(wait)? {
-            let list = std::mem::take(&mut self.copy_sources_before);
-            self.clear_copy_sources(list);
-        }
         Ok(())
     }
 

@@ -253,12 +253,13 @@ impl Engine {
         Ok(obj)
     }
 
-    /// BIND where the tree is under repair: what is not there is passed over, an image will tell.
+    /// BIND where the target may be ahead or damaged: the name is this object's. What is not there is
+    /// passed over, an image will tell.
     pub(super) fn bind_fact(&mut self, r: &Record, parent: Obj, name: &Name) -> Done {
         let dir = self.fd(parent, Access::Any)?;
         let found = look_up(dir, name)?;
-        if self.alive(r.oid)?.is_some() {
-            return Ok(());
+        if let Some(obj) = self.alive(r.oid)? {
+            return self.link_fact(obj, parent, name);
         }
         match found {
             Some(f) if self.objects.find_handle(&f.handle).is_none() => {
@@ -308,12 +309,14 @@ impl Engine {
         if let Some(f) = &found {
             let unbound = self.objects.find_handle(&f.handle).is_none();
             if kind == libc::S_IFDIR && f.is_dir() && unbound {
+                self.bind(r.oid, f.handle, f.mode, 0)?;
                 return self.settle_fact(r, c, dir, name);
             }
             // Made by the interrupted attempt, or by a later record that will be applied again.
             self.displace(parent, name, f)?;
         }
-        self.make(r, c, dir, name)
+        self.make(r, c, dir, name)?;
+        self.watch(parent)
     }
 
     fn settle_fact(&mut self, r: &Record, c: &Creation, dir: RawFd, name: &Name) -> Done {
@@ -358,7 +361,8 @@ impl Engine {
                 r => r,
             };
         }
-        if owner.is_none() && self.objects.find(oid).is_none() {
+        // What nobody has claimed was made by a record that is applied again.
+        if owner.is_none() {
             return self.displace(parent, name, &found);
         }
         Ok(())
@@ -396,6 +400,12 @@ impl Engine {
                 let mode = u32::from(self.objects.get(other).kind) << 12;
                 self.place(replaced, mode, old, old_name)?;
             }
+        }
+        // Where the renamed object is not known any more, the other still has to make room.
+        let to = self.fd(new, Access::Any)?;
+        let at_new = look_up(to, new_name)?;
+        if let Some(f) = at_new.filter(|_| self.is_this(replaced, &at_new)) {
+            self.displace(new, new_name, &f)?;
         }
         if flags & libc::RENAME_WHITEOUT != 0 {
             self.leave_whiteout(self.objects.get(old).oid, old_name)?;
@@ -479,8 +489,12 @@ impl Engine {
         };
         if self.is_this(oid, &at_new) {
             // Done before; the old name may be left where an object was given both.
-            if self.is_this(oid, &at_old) && !exchange {
-                sys::unlinkat(from, old_name, false)?;
+            if let Some(f) = at_old.filter(|_| !exchange) {
+                if self.is_this(oid, &at_old) {
+                    sys::unlinkat(from, old_name, false)?;
+                } else if self.objects.find_handle(&f.handle).is_none() {
+                    self.displace(old, old_name, &f)?;
+                }
             }
         } else if !swapped {
             if let Some(f) = at_new {

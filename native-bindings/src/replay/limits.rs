@@ -19,9 +19,10 @@ pub const CHECKPOINT_RECORDS: u64 = 1 << 20;
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
 /// Replay waits for its checkpoint rather than being further ahead of the last one than this: after
 /// a power loss no record beyond it can have touched the disk.
-pub const AHEAD_SEQS_MAX: u64 = 4 * CHECKPOINT_RECORDS;
-/// Sources of COPY records that are watched before a checkpoint is made.
-pub const COPY_SOURCES_MAX: usize = 4096;
+pub const AHEAD_SEQS_MAX: u64 = 2 * CHECKPOINT_RECORDS;
+/// Objects watched between checkpoints (sources of copies, directories with new entries) before one
+/// is made.
+pub const WATCHED_MAX: usize = 1 << 16;
 /// Step by which the object map's file grows.
 pub const MAP_GROW_BYTES: u64 = 4 << 20;
 /// An object map shorter than this is never compacted …

@@ -14,6 +14,7 @@ mod apply_data;
 mod apply_images;
 mod apply_meta;
 mod apply_names;
+mod checkpoints;
 mod descriptors;
 mod engine;
 mod error;

@@ -18,10 +18,14 @@ pub const NO_PENDING: u32 = u32::MAX;
 
 /// Made by TMPFILE and without a name yet: it lives in the staging area.
 pub const UNNAMED: u8 = 1;
-/// Has been the source of a COPY since the last checkpoint.
-pub const COPY_SOURCE: u8 = 2;
+/// A record since the last checkpoint depends on its state (`checkpoints`) …
+pub const WATCHED: u8 = 2;
+/// … or one that the running checkpoint covers.
+pub const WATCHED_BEFORE: u8 = 32;
 /// Known to have neither set-uid nor set-gid.
 pub const UNPRIVILEGED: u8 = 4;
+/// Found by a name of the base, and not on the disk in the map's file yet (`checkpoints`).
+pub const FOUND_BY_NAME: u8 = 64;
 /// A stand-in for a symbolic link or a device whose image has not come yet.
 pub const HOLLOW: u8 = 8;
 /// Its security.capability was told by an image and must survive the image's data.

@@ -56,7 +56,9 @@ pub struct State {
     in_flight: Option<(JoinHandle<Done>, Checkpoint)>,
     /// The checkpoint before the last: certainly on the disk, because the last one wrote it there.
     durable_seq: u64,
-    /// The state is new, or its last user closed it.
+    /// Made just now.
+    pub fresh: bool,
+    /// Made just now, or closed by its last user.
     pub was_closed: bool,
 }
 
@@ -79,6 +81,10 @@ fn boot_id() -> [u8; 16] {
     for byte in &mut out {
         let (hi, lo) = (digits.next().unwrap_or(0), digits.next().unwrap_or(0));
         *byte = (hi << 4 | lo) as u8;
+    }
+    #[cfg(test)]
+    {
+        out[0] ^= super::tests::crash::boots();
     }
     out
 }
@@ -214,6 +220,7 @@ impl State {
             dir,
             in_flight: None,
             durable_seq: header.checkpoint().map_or(0, |c| c.place.seq),
+            fresh,
             was_closed: fresh || header.is_closed(),
             header,
         };
@@ -291,6 +298,11 @@ impl State {
         self.map.len = self.log.append(entry)?;
         self.header.set_map_end(self.map);
         Ok(())
+    }
+
+    /// Makes the object map durable, without the position.
+    pub fn sync_map(&self) -> Done {
+        self.log.sync()
     }
 
     pub fn map_len(&self) -> u64 {
@@ -451,7 +463,9 @@ fn load(
     let file = open_file(dir, &map_name(end.generation)).map_err(open_error)?;
     let safe = header.checkpoint().map_or(0, |c| c.map.len);
     let mut memory = Memory::default();
-    let good = map_log::read(&file, end.len, |entry, at| {
+    // The length in the header may be older than the map on the disk.
+    let to = if after_power_loss { u64::MAX } else { end.len };
+    let good = map_log::read(&file, to, |entry, at| {
         if after_power_loss && at > safe {
             // From the time after the checkpoint: a binding helps, the rest is done again.
             if let Entry::Bind { oid, handle, .. } = &entry {

@@ -11,6 +11,16 @@ use std::path::Path;
 
 thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
+    static BOOTS: Cell<u8> = const { Cell::new(0) };
+}
+
+/// How often the machine was started again, for replays of this thread.
+pub fn boots() -> u8 {
+    BOOTS.with(Cell::get)
+}
+
+pub fn set_boots(n: u8) {
+    BOOTS.with(|b| b.set(n));
 }
 
 /// A place to die at.

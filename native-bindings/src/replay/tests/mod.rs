@@ -5,6 +5,7 @@ pub mod crash;
 mod images;
 mod journal;
 mod kills;
+mod power;
 mod random;
 mod scan;
 mod source;

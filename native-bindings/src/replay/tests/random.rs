@@ -169,7 +169,7 @@ impl Chaos {
             40..=43 => self.nameless(),
             44..=61 => self.contents(),
             62..=71 if self.base => Ok(()),
-            68..=71 if self.scanning => Ok(()),
+            68..=71 if self.scanning || self.light => Ok(()),
             62..=67 => self.allocate(),
             68..=71 => self.copy(),
             72..=83 => self.attributes(),
@@ -265,7 +265,7 @@ impl Chaos {
         let flags = match self.rng.random_range(0..10) {
             0..=1 => libc::RENAME_EXCHANGE,
             2 => libc::RENAME_NOREPLACE,
-            3 if !self.scanning => libc::RENAME_WHITEOUT,
+            3 if !self.scanning && !self.light => libc::RENAME_WHITEOUT,
             _ => 0,
         };
         self.source.rename(&from, &to, flags)?;
@@ -456,7 +456,7 @@ impl Chaos {
         let plain = !t.is_symlink() && !t.is_fifo() && !t.is_socket();
         let caps = [1, 0, 0, 2, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
         let (name, value): (&str, Vec<u8>) = match self.rng.random_range(0..6) {
-            0 if t.is_dir() => ("system.posix_acl_default", self.acl()),
+            0 if t.is_dir() && !self.light => ("system.posix_acl_default", self.acl()),
             1 if plain => ("system.posix_acl_access", self.acl()),
             2 if t.is_file() => ("security.capability", caps),
             3 if plain => ("user.one", self.bytes(50)),
@@ -491,7 +491,7 @@ impl Chaos {
             return Ok(());
         };
         let rel = match self.rng.random_range(0..4) {
-            0 => self.dir(),
+            0 if !self.light => self.dir(),
             _ => rel,
         };
         if rel.as_os_str().is_empty() {

@@ -6,6 +6,7 @@ use super::source::Source;
 use super::tree::copy_tree;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,22 +29,51 @@ impl Loop {
         let file = std::fs::File::create(&image).unwrap();
         file.set_len(1 << 30).unwrap();
         let this = Self { dir };
-        let (image, mnt) = (image.to_str().unwrap(), this.path());
+        let image = image.to_str().unwrap();
         let mkfs: &[&str] = match kind {
             "xfs" => &["-q", "-f", image],
             _ => &["-q", "-F", image],
         };
         assert!(run(&format!("mkfs.{kind}"), mkfs), "mkfs.{kind} must work");
+        this.mount();
+        this
+    }
+
+    fn mount(&self) {
+        let (image, mnt) = (self.dir.join("image"), self.path());
         // Free loop devices are fought over.
         let mounted = (0..20).any(|_| {
-            let ok = run("mount", &["-o", "loop", image, mnt.to_str().unwrap()]);
+            let args = ["-o", "loop", image.to_str().unwrap(), mnt.to_str().unwrap()];
+            let ok = run("mount", &args);
             if !ok {
                 std::thread::sleep(std::time::Duration::from_millis(300));
             }
             ok
         });
         assert!(mounted, "a loop mount must work (root)");
-        this
+    }
+
+    /// What is not on the disk at this moment is lost.
+    pub fn lose_power(&self) {
+        let root = std::fs::File::open(self.path()).unwrap();
+        let without_log: u32 = 2;
+        // FS_IOC_SHUTDOWN: _IOR('X', 125, __u32)
+        // SAFETY: in-pointer of the size that the request says.
+        let done = unsafe { libc::ioctl(root.as_raw_fd(), 0x8004_587d_u64 as _, &without_log) };
+        assert_eq!(done, 0, "shutting the file system down must work");
+        drop(root);
+        self.unmount();
+        self.mount();
+    }
+
+    fn unmount(&self) {
+        let mnt = self.path();
+        for _ in 0..50 {
+            if run("umount", &[mnt.to_str().unwrap()]) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -53,14 +83,8 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let mnt = self.path();
-        for _ in 0..50 {
-            if run("umount", &[mnt.to_str().unwrap()]) {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        let _ = std::fs::remove_dir(&mnt);
+        self.unmount();
+        let _ = std::fs::remove_dir(self.path());
         let _ = std::fs::remove_file(self.dir.join("image"));
         let _ = std::fs::remove_dir(&self.dir);
     }
