@@ -21,6 +21,9 @@ use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
 
+/// The largest block of the file systems we know.
+const BLOCK_BYTES_MAX: u64 = 64 << 10;
+
 impl Engine {
     pub(super) fn apply_image(&mut self, r: &Record) -> Done {
         let Fields::Image { uid, gid, rdev, size, fsflags, .. } = r.fields else {
@@ -155,6 +158,10 @@ impl Engine {
         self.before_change(obj)?;
         let fd = self.fd(obj, Access::Write)?;
         let punch = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
+        // A hole to the end has no last block either: part of a block would only be zeroed.
+        let end = offset.saturating_add(len);
+        let to_end = end >= sys::fstat(fd)?.st_size as u64;
+        let len = if to_end { end.next_multiple_of(BLOCK_BYTES_MAX) - offset } else { len };
         match sys::fallocate(fd, punch, offset, len) {
             Err(e) if e.is(libc::EOPNOTSUPP) => {
                 let size = sys::fstat(fd)?.st_size as u64;

@@ -35,6 +35,7 @@ const ENDINGS: &[Errno] = &[
     libc::EINTR,
     libc::ETIMEDOUT,
     libc::ECANCELED,
+    libc::EROFS,
     libc::ENOSPC,
     libc::EDQUOT,
 ];
