@@ -18,6 +18,7 @@ import { fileURLToPath } from 'node:url'
 import type t from 'tap'
 import { ControlClient } from '../src/daemon/client.js'
 import type { Status } from '../src/daemon/status.js'
+import { HoldfastError, type MountOptions, mount, open, type Volume } from '../src/index.js'
 import { readMounts } from '../src/lib/mountinfo.js'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
@@ -54,6 +55,26 @@ export class Home {
   copyBase(): void {
     rmSync(this.base, { recursive: true, force: true })
     execFileSync('cp', ['-a', '--sparse=always', this.data, this.base])
+  }
+
+  /** Protects the tree, through the library: no further process than the daemon. */
+  mount(options: Partial<MountOptions> = {}): Promise<Volume> {
+    return mount({ dir: this.data, ...options })
+  }
+
+  async unmount(name = 'data'): Promise<void> {
+    await open(name).unmount()
+  }
+
+  /** The error with which a mount is refused. */
+  async refusal(options: Partial<MountOptions> = {}): Promise<HoldfastError> {
+    try {
+      await this.mount(options)
+    } catch (error) {
+      if (error instanceof HoldfastError) return error
+      throw error
+    }
+    throw new Error('the mount was not refused')
   }
 
   /** Runs the command line; never throws. */
@@ -95,7 +116,9 @@ export class Home {
 
   /** Replays onto the copy of the base and compares it with the tree. */
   async replayDifferences(name = 'data', tree = this.data): Promise<string> {
-    await this.ok('journal', 'replay', name, '--onto', this.base)
+    const volume = open(name)
+    if (this.isMounted(volume.config.mountpoint)) await volume.flush()
+    await volume.replay({ onto: this.base })
     return this.differences(tree, this.base)
   }
 

@@ -22,7 +22,7 @@ function call(home: Home, method: string, path: string, body?: string) {
 
 t.test('control: everything the socket offers', async (t) => {
   const home = new Home(t)
-  await home.ok('mount', home.data)
+  await home.mount()
   const client = new ControlClient('data')
   const mode = statSync(join(home.runDirectory, 'data.sock')).mode & 0o777
   t.equal(mode, 0o600)
@@ -56,7 +56,7 @@ t.test('control: everything the socket offers', async (t) => {
 
 t.test('control: refuses what it does not know, with code and hint', async (t) => {
   const home = new Home(t)
-  await home.ok('mount', home.data)
+  await home.mount()
   const bad = await call(home, 'POST', '/v1/hold', '{"maxMs": 99999999}')
   t.equal(bad.status, 400)
   t.match(JSON.parse(bad.body), { code: 'USAGE', op: 'control.hold', message: /maxMs/ })
@@ -69,5 +69,5 @@ t.test('control: refuses what it does not know, with code and hint', async (t) =
   t.equal(unknown.status, 404)
   t.match(JSON.parse(unknown.body), { code: 'NOT_FOUND', hint: /CONTROL\.md/ })
   t.ok(home.isMounted())
-  await home.ok('unmount', 'data')
+  await home.unmount()
 })

@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import {
   appendFileSync,
   linkSync,
@@ -11,6 +11,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { list, open } from '../../src/index.js'
 import { alive, exists, Home, until } from '../fixture.js'
 
 const DEAD = /ENOTCONN|ECANCELED|ECONNABORTED/
@@ -31,24 +32,22 @@ t.test('volume: mounted in place, worked in, unmounted; replay equals the tree',
   const home = new Home(t)
   writeFileSync(join(home.data, 'old'), 'from before')
   home.copyBase()
-  const text = await home.ok('mount', home.data)
-  t.match(text, /protected {2}data/)
-  t.match(text, /new volume/)
+  const volume = await home.mount()
+  t.match(volume.start, { isNew: true, ring: 'created', recapture: null })
   t.ok(home.isMounted())
   t.equal(readFileSync(join(home.data, 'old'), 'utf8'), 'from before')
   work(home.data)
-  await home.ok('journal', 'tail', 'data')
+  await volume.flush()
   const status = await home.status()
   t.equal(status.state, 'protected')
   t.ok(status.captured.seq >= 8)
   t.equal(status.panics, 0)
-  t.match(await home.ok('journal', 'verify', 'data'), /^whole/)
+  t.equal((await volume.verify()).problemCount, 0)
   t.equal(await home.replayDifferences(), '')
-  await home.ok('unmount', home.data)
+  await home.unmount()
   t.notOk(home.isMounted())
   t.ok(exists(join(home.data, 'moved0')), 'the tree stays')
-  t.equal((await home.holdfast('status', 'data')).code, 3)
-  t.match(await home.ok('list'), /data +stopped/)
+  await t.rejects(volume.status(), { code: 'VOLUME_NOT_RUNNING' })
   t.notOk(exists(`/dev/shm/holdfast-${status.uuid}.ring`), 'the ring is gone')
 })
 
@@ -57,81 +56,80 @@ t.test(
   async (t) => {
     const home = new Home(t)
     home.copyBase()
-    await home.ok('mount', home.data)
+    await home.mount()
     work(home.data)
-    await home.ok('unmount', 'data')
+    await home.unmount()
     appendFileSync(join(home.data, 'moved0'), 'behind its back')
     writeFileSync(join(home.data, 'new'), 'also')
     rmSync(join(home.data, 'dir0', 'file'))
-    t.match(await home.ok('mount', 'data'), /not mounted/)
+    t.match((await home.mount({ dir: 'data' })).start?.recapture, /not mounted/)
     await until(async () => (await home.status()).state === 'protected', 'the re-capture')
     t.equal(await home.replayDifferences(), '')
-    await home.ok('unmount', 'data')
+    await home.unmount()
   },
 )
 
 t.test('volume: SIGKILL fails closed, and mount recovers in place', async (t) => {
   const home = new Home(t)
   home.copyBase()
-  await home.ok('mount', home.data)
+  await home.mount()
   for (let round = 0; round < 3; round += 1) {
     work(home.data, round)
     await home.kill()
     // What the kernel has cached may still be read; nothing can be changed.
     t.throws(() => writeFileSync(join(home.data, 'new'), ''), { code: DEAD })
-    const { code, stderr } = await home.holdfast('status', 'data')
-    t.equal(code, 3)
-    t.match(stderr, /not mounted/)
-    t.match(await home.ok('mount', home.data), /recovered in place/)
+    await t.rejects(home.status(), { code: 'VOLUME_NOT_RUNNING', hint: /holdfast mount data/ })
+    t.equal((await home.mount()).start?.recoveredMount, true)
     t.ok(exists(join(home.data, `moved${round}`)))
   }
   t.equal(await home.replayDifferences(), '')
-  await home.ok('unmount', 'data')
+  await home.unmount()
 })
 
 t.test('volume: a lost ring is noticed and healed by a re-capture', async (t) => {
   const home = new Home(t)
   home.copyBase()
-  await home.ok('mount', home.data)
+  await home.mount()
   work(home.data)
   const { uuid, mountpoint } = await home.status()
   await home.kill()
   // As after a power loss: no mount, no ring; here the tree has more than the journal.
-  const { execFileSync } = await import('node:child_process')
   execFileSync('umount', ['-l', mountpoint])
   rmSync(`/dev/shm/holdfast-${uuid}.ring`)
   writeFileSync(join(home.data, 'unjournaled'), 'x')
-  t.match(await home.ok('mount', home.data), /ring was lost/)
+  t.match((await home.mount()).start?.recapture, /ring was lost/)
   await until(async () => (await home.status()).state === 'protected', 'the re-capture')
   t.equal(await home.replayDifferences(), '')
   t.equal((await home.status()).recapture.needed, false)
-  await home.ok('unmount', 'data')
+  await home.unmount()
 })
 
 t.test('volume: unmount names who uses it, and --force detaches it all the same', async (t) => {
   const home = new Home(t)
-  await home.ok('mount', home.data)
+  await home.mount()
   const child = spawn('sleep', ['60'], { cwd: home.data, stdio: 'ignore' })
   t.teardown(() => child.kill('SIGKILL'))
   await until(() => child.pid !== undefined && alive(child.pid), 'sleep')
-  const refused = await home.holdfast('unmount', 'data')
-  t.equal(refused.code, 4)
-  t.match(refused.stderr, new RegExp(`sleep\\[${child.pid}\\] cwd`))
+  await t.rejects(home.unmount(), {
+    code: 'BUSY',
+    message: new RegExp(`sleep\\[${child.pid}\\] cwd`),
+    hint: /--force/,
+  })
   t.equal((await home.status()).state, 'protected', 'it stays protected')
-  await home.ok('unmount', 'data', '--force')
+  await open('data').unmount({ force: true })
   t.notOk(home.isMounted())
 })
 
 t.test('volume: SIGTERM stops it in order', async (t) => {
   const home = new Home(t)
   home.copyBase()
-  await home.ok('mount', home.data)
+  await home.mount()
   work(home.data)
   const pid = home.pid()
   process.kill(pid, 'SIGTERM')
   await until(() => !alive(pid), 'the daemon to end')
   t.notOk(home.isMounted())
-  t.match(await home.ok('journal', 'stat', 'data'), /complete +yes/)
+  t.equal((await open('data').verify()).problemCount, 0)
   t.equal(await home.replayDifferences(), '')
 })
 
@@ -141,7 +139,7 @@ t.test('volume: shown elsewhere, changes behind the mount are captured and count
   mkdirSync(at)
   writeFileSync(join(home.data, 'file'), 'before')
   home.copyBase()
-  await home.ok('mount', home.data, '--at', at)
+  await home.mount({ at })
   t.equal(readFileSync(join(at, 'file'), 'utf8'), 'before')
   work(at)
   writeFileSync(join(home.data, 'file'), 'changed behind the mount')
@@ -151,24 +149,24 @@ t.test('volume: shown elsewhere, changes behind the mount are captured and count
   t.equal(readFileSync(join(at, 'file'), 'utf8'), 'changed behind the mount')
   t.equal(readFileSync(join(at, 'behind', 'new'), 'utf8'), 'new')
   t.equal(await home.replayDifferences('data', home.data), '')
-  await home.ok('unmount', 'data')
+  await home.unmount()
 })
 
 t.test('volume: several at once, each with its own daemon', async (t) => {
   const home = new Home(t)
   const other = join(home.path, 'other')
   mkdirSync(other)
-  await home.ok('mount', home.data)
-  await home.ok('mount', other)
+  await home.mount()
+  await home.mount({ dir: other })
   work(home.data)
   work(other)
-  const list = JSON.parse(await home.ok('list', '--json'))
-  t.match(list, [
-    { name: 'data', state: 'protected' },
-    { name: 'other', state: 'protected' },
-  ])
+  for (const volume of list()) t.equal((await volume.status()).state, 'protected')
+  t.same(
+    list().map(({ name }) => name),
+    ['data', 'other'],
+  )
   t.not(home.pid('data'), home.pid('other'))
-  await home.ok('unmount', 'data')
+  await home.unmount()
   t.ok(home.isMounted(other))
-  await home.ok('unmount', 'other')
+  await home.unmount('other')
 })

@@ -4,21 +4,14 @@ import { join } from 'node:path'
 import t from 'tap'
 import { CLI, execute, Home } from '../fixture.js'
 
-/** The refusal's code, as programs see it, and its text, as people do. */
-async function refusal(home: Home, ...args: string[]) {
-  const { code, stderr } = await home.holdfast(...args, '--json')
-  const { error } = JSON.parse(stderr)
-  return { exit: code, ...error }
-}
-
 t.test('mount: refuses what is no directory', async (t) => {
   const home = new Home(t)
   const file = join(home.path, 'file')
   writeFileSync(file, '')
-  t.match(await refusal(home, 'mount', file), { exit: 4, code: 'NOT_A_DIRECTORY' })
-  const missing = await refusal(home, 'mount', join(home.path, 'missing'))
-  t.match(missing, { exit: 4, code: 'NOT_A_DIRECTORY', hint: /mkdir -p/ })
-  const at = await refusal(home, 'mount', home.data, '--at', join(home.path, 'nowhere'))
+  t.match(await home.refusal({ dir: file }), { exitCode: 4, code: 'NOT_A_DIRECTORY' })
+  const missing = await home.refusal({ dir: join(home.path, 'missing') })
+  t.match(missing, { code: 'NOT_A_DIRECTORY', hint: /mkdir -p/ })
+  const at = await home.refusal({ at: join(home.path, 'nowhere') })
   t.match(at, { code: 'NOT_A_DIRECTORY', message: /mountpoint/ })
 })
 
@@ -26,25 +19,22 @@ t.test('mount: refuses a volume that is mounted already, by any path to it', asy
   const home = new Home(t)
   const link = join(home.path, 'link')
   symlinkSync(home.data, link)
-  await home.ok('mount', home.data)
+  await home.mount()
   for (const which of [home.data, link, 'data', `${home.data}/`]) {
-    t.match(await refusal(home, 'mount', which), { exit: 4, code: 'ALREADY_MOUNTED' }, which)
+    t.match(await home.refusal({ dir: which }), { exitCode: 4, code: 'ALREADY_MOUNTED' }, which)
   }
-  const other = await refusal(home, 'mount', home.data, '--name', 'other')
-  t.match(other, { exit: 4, code: 'ALREADY_MOUNTED' })
-  await home.ok('unmount', 'data')
+  t.match(await home.refusal({ name: 'other' }), { code: 'ALREADY_MOUNTED' })
+  await home.unmount()
 })
 
 t.test('mount: refuses state, ring or mountpoint inside the volume', async (t) => {
   const home = new Home(t)
-  const state = await refusal(home, 'mount', home.data, '--state', join(home.data, 'state'))
-  t.match(state, { exit: 4, code: 'STATE_INSIDE_VOLUME', hint: /--state/ })
-  const root = await refusal(home, 'mount', home.path)
-  t.match(root, { exit: 4, code: 'STATE_INSIDE_VOLUME' })
+  const state = await home.refusal({ stateDirectory: join(home.data, 'state') })
+  t.match(state, { exitCode: 4, code: 'STATE_INSIDE_VOLUME', hint: /--state/ })
+  t.match(await home.refusal({ dir: home.path }), { code: 'STATE_INSIDE_VOLUME' })
   const inside = join(home.data, 'inside')
   mkdirSync(inside)
-  const at = await refusal(home, 'mount', home.data, '--at', inside)
-  t.match(at, { exit: 4, code: 'STATE_INSIDE_VOLUME' })
+  t.match(await home.refusal({ at: inside }), { code: 'STATE_INSIDE_VOLUME' })
   t.notOk(home.isMounted())
 })
 
@@ -53,41 +43,45 @@ t.test('mount: refuses the journal of another volume', async (t) => {
   const other = join(home.path, 'other')
   mkdirSync(other)
   for (const dir of [home.data, other]) {
-    await home.ok('mount', dir)
-    await home.ok('unmount', dir)
+    const volume = await home.mount({ dir })
+    await volume.unmount()
   }
   const journal = (name: string) => join(home.stateRoot, name, 'journal')
   renameSync(journal('data'), `${journal('data')}.away`)
   renameSync(journal('other'), journal('data'))
-  t.match(await refusal(home, 'mount', home.data), { exit: 4, code: 'FOREIGN_JOURNAL' })
-  const byState = await refusal(home, 'mount', home.data, '--state', join(home.stateRoot, 'other'))
-  t.match(byState, { exit: 4, code: 'FOREIGN_JOURNAL', hint: /--name or --state/ })
+  t.match(await home.refusal(), { exitCode: 4, code: 'FOREIGN_JOURNAL' })
+  const byState = await home.refusal({ stateDirectory: join(home.stateRoot, 'other') })
+  t.match(byState, { code: 'FOREIGN_JOURNAL', hint: /--name or --state/ })
 })
 
 t.test('mount: refuses an unknown format version and a damaged volume.json', async (t) => {
   const home = new Home(t)
-  await home.ok('mount', home.data)
-  await home.ok('unmount', 'data')
+  await home.mount()
+  await home.unmount()
   const file = join(home.stateRoot, 'data', 'volume.json')
   const good = readFileSync(file, 'utf8')
   writeFileSync(file, good.replace('"version": 1', '"version": 9'))
-  const newer = await refusal(home, 'mount', 'data')
-  t.match(newer, { exit: 4, code: 'UNKNOWN_FORMAT', message: /version 9; this holdfast reads 1/ })
+  const newer = await home.refusal({ dir: 'data' })
+  t.match(newer, {
+    exitCode: 4,
+    code: 'UNKNOWN_FORMAT',
+    message: /version 9; this holdfast reads 1/,
+  })
   writeFileSync(file, good.replace('"ringBytes"', '"ringBytes": 3, "x"'))
-  t.match(await refusal(home, 'mount', 'data'), { code: 'UNKNOWN_FORMAT', message: /ringBytes/ })
+  t.match(await home.refusal({ dir: 'data' }), { code: 'UNKNOWN_FORMAT', message: /ringBytes/ })
   writeFileSync(file, 'nonsense')
-  t.match(await refusal(home, 'mount', 'data'), { code: 'UNKNOWN_FORMAT' })
+  t.match(await home.refusal({ dir: 'data' }), { code: 'UNKNOWN_FORMAT' })
 })
 
 t.test('mount: refuses a tree that processes use, naming them, unless forced', async (t) => {
   const home = new Home(t)
   const child = spawn('sleep', ['60'], { cwd: home.data, stdio: 'ignore' })
   t.teardown(() => child.kill('SIGKILL'))
-  const refused = await refusal(home, 'mount', home.data)
-  t.match(refused, { exit: 4, code: 'OCCUPIED', details: { occupants: [{ kind: 'cwd' }] } })
+  const refused = await home.refusal()
+  t.match(refused, { exitCode: 4, code: 'OCCUPIED', details: { occupants: [{ kind: 'cwd' }] } })
   t.match(refused.message, `sleep[${child.pid}] cwd ${home.data}`)
-  await home.ok('mount', home.data, '--force')
-  await home.ok('unmount', 'data')
+  await home.mount({ force: true })
+  await home.unmount()
 })
 
 t.test('mount: refuses a tree with a mount inside', async (t) => {
@@ -95,19 +89,19 @@ t.test('mount: refuses a tree with a mount inside', async (t) => {
   const inside = join(home.data, 'with blank')
   mkdirSync(inside)
   execFileSync('mount', ['-t', 'tmpfs', 'holdfast-test', inside])
-  const refused = await refusal(home, 'mount', home.data)
-  t.match(refused, { exit: 4, code: 'NESTED_MOUNT', message: /with blank/ })
+  const refused = await home.refusal()
+  t.match(refused, { exitCode: 4, code: 'NESTED_MOUNT', message: /with blank/ })
   execFileSync('umount', [inside])
 })
 
 t.test('mount: refuses a ring that is too large, too small or not on tmpfs', async (t) => {
   const home = new Home(t)
-  const large = await refusal(home, 'mount', home.data, '--ring-size', '900T')
-  t.match(large, { exit: 4, code: 'RING_SPACE', hint: /--ring-size/ })
-  const small = await refusal(home, 'mount', home.data, '--ring-size', '1M')
-  t.match(small, { exit: 2, code: 'USAGE' })
-  const ring = await refusal(home, 'mount', home.data, '--ring', '/var/tmp')
-  t.match(ring, { exit: 4, code: 'RING_NOT_TMPFS' })
+  const large = await home.refusal({ options: { ringBytes: 2 ** 50 } })
+  t.match(large, { exitCode: 4, code: 'RING_SPACE', hint: /--ring-size/ })
+  const small = await home.refusal({ options: { ringBytes: 1 << 20 } })
+  t.match(small, { exitCode: 2, code: 'USAGE' })
+  const ring = await home.refusal({ options: { ringDirectory: '/var/tmp' } })
+  t.match(ring, { exitCode: 4, code: 'RING_NOT_TMPFS' })
   t.notOk(home.isMounted())
 })
 
@@ -126,12 +120,10 @@ t.test('mount: says what to do without privilege, and without /dev/fuse', async 
 
 t.test('replay: refuses the volume itself, its state and what is no directory', async (t) => {
   const home = new Home(t)
-  await home.ok('mount', home.data)
+  const volume = await home.mount()
   for (const onto of [home.data, home.path, join(home.stateRoot, 'data')]) {
-    const refused = await refusal(home, 'journal', 'replay', 'data', '--onto', onto)
-    t.match(refused, { exit: 4, code: 'TARGET_REFUSED' }, onto)
+    await t.rejects(volume.replay({ onto }), { exitCode: 4, code: 'TARGET_REFUSED' }, onto)
   }
-  const missing = await refusal(home, 'journal', 'replay', 'data', '--onto', '/no/where')
-  t.match(missing, { exit: 4, code: 'NOT_A_DIRECTORY' })
-  await home.ok('unmount', 'data')
+  await t.rejects(volume.replay({ onto: '/no/where' }), { code: 'NOT_A_DIRECTORY' })
+  await home.unmount()
 })

@@ -8,7 +8,7 @@ import { CLI, exists, Home } from '../fixture.js'
 t.test('replay: continues after SIGKILL, and later with what is new', async (t) => {
   const home = new Home(t)
   home.copyBase()
-  await home.ok('mount', home.data)
+  const volume = await home.mount()
   for (let index = 0; index < 400; index += 1) {
     writeFileSync(join(home.data, `file${index % 40}`), Buffer.alloc(100_000, index))
   }
@@ -28,15 +28,15 @@ t.test('replay: continues after SIGKILL, and later with what is new', async (t) 
   t.equal(home.differences(home.data, home.base), '')
   await home.ok('journal', 'replay', 'data', '--onto', home.base)
   t.notOk(exists(`${home.base}.holdfast-replay`), 'the state goes at the end')
-  await home.ok('unmount', 'data')
+  await volume.unmount()
 })
 
 t.test('replay: up to a seq', async (t) => {
   const home = new Home(t)
   home.copyBase()
-  await home.ok('mount', home.data)
+  const volume = await home.mount()
   writeFileSync(join(home.data, 'one'), '1')
-  await home.ok('journal', 'tail', 'data')
+  await volume.flush()
   const { seq } = (await home.status()).captured
   writeFileSync(join(home.data, 'two'), '2')
   const onto = ['journal', 'replay', 'data', '--onto', home.base]
@@ -45,20 +45,20 @@ t.test('replay: up to a seq', async (t) => {
   t.notOk(exists(join(home.base, 'two')))
   await home.ok(...onto)
   t.ok(exists(join(home.base, 'two')))
-  await home.ok('unmount', 'data')
+  await volume.unmount()
 })
 
 t.test('replay: says when the journal does not reach back any more', async (t) => {
   const home = new Home(t)
   home.copyBase()
-  await home.ok('mount', home.data)
+  const volume = await home.mount()
   for (let index = 0; index < 3; index += 1) {
     writeFileSync(join(home.data, `file${index}`), 'x')
-    await home.ok('journal', 'tail', 'data')
+    await volume.flush()
   }
   await home.ok('journal', 'prune', 'data', '--to-seq', '3')
   const { code, stderr } = await home.holdfast('journal', 'replay', 'data', '--onto', home.base)
   t.equal(code, 4)
   t.match(stderr, /journal begins after seq \d+, the target is at 0 \[PRUNED\]/)
-  await home.ok('unmount', 'data')
+  await volume.unmount()
 })
