@@ -2,12 +2,15 @@
 //! the two trees compared bit for bit; the same with the process dying at every possible place.
 
 pub mod crash;
+mod faults;
 mod images;
 mod journal;
 mod kills;
+mod ops;
 mod power;
 mod random;
 mod scan;
 mod source;
+mod speed;
 mod tree;
 mod world;
