@@ -24,6 +24,7 @@ import { readMounts } from '../src/lib/mountinfo.js'
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 export const CLI = join(ROOT, 'dist/src/cli/main.js')
 const TREECMP = join(ROOT, 'test/tools/target/release/treecmp')
+const TEST_ROOT = process.env.HOLDFAST_TEST_ROOT ?? '/dev/shm'
 const WAIT_MS = 20_000
 
 export interface Result {
@@ -36,19 +37,26 @@ export type Tap = Pick<typeof t, 'teardown'>
 
 export class Home {
   /** On tmpfs: a checkpoint syncs the whole file system, which others may keep busy. */
-  readonly path = mkdtempSync(join(process.env.HOLDFAST_TEST_ROOT ?? '/dev/shm', 'holdfast-test-'))
+  readonly path = mkdtempSync(join(TEST_ROOT, `holdfast-home-${process.pid}-`))
   readonly data = join(this.path, 'data')
   readonly base = join(this.path, 'base')
   readonly stateRoot = join(this.path, 'state')
   readonly runDirectory = join(this.path, 'run')
 
   constructor(t: Tap) {
+    cleanAbandonedHomes()
     if (!existsSync('/dev/fuse')) throw new Error('these tests need /dev/fuse: modprobe fuse')
     mkdirSync(this.data)
     // In this process too: the library and the registry read them.
     process.env.HOLDFAST_STATE_ROOT = this.stateRoot
     process.env.HOLDFAST_RUN_DIR = this.runDirectory
-    t.teardown(() => this.#cleanUp())
+    const cleanUp = () => {
+      process.off('exit', cleanUp)
+      cleanHome(this.path)
+    }
+    t.teardown(cleanUp)
+    // A test that runs out of time is ended without its teardowns.
+    process.once('exit', cleanUp)
   }
 
   /** Keeps a copy of the tree as it is now, to replay onto. */
@@ -128,31 +136,42 @@ export class Home {
       ({ mountpoint, type }) => mountpoint === path && type === 'fuse.holdfast',
     )
   }
+}
 
-  #cleanUp(): void {
-    for (const { pid } of this.#pids()) if (alive(pid)) process.kill(pid, 'SIGKILL')
-    const below = readMounts().filter(({ mountpoint }) => mountpoint.startsWith(`${this.path}/`))
-    for (const { mountpoint } of below.reverse()) {
-      execFileSync('umount', ['-l', '--', mountpoint], { stdio: 'ignore' })
-    }
-    for (const uuid of this.#uuids()) rmSync(`/dev/shm/holdfast-${uuid}.ring`, { force: true })
-    rmSync(this.path, { recursive: true, force: true })
+/** Homes whose test was killed. */
+function cleanAbandonedHomes(): void {
+  for (const name of readdirSync(TEST_ROOT)) {
+    const pid = /^holdfast-home-(\d+)-/.exec(name)?.[1]
+    if (pid !== undefined && !alive(Number(pid))) cleanHome(join(TEST_ROOT, name))
   }
+}
 
-  #pids(): { pid: number }[] {
-    const names = existsSync(this.runDirectory) ? readdirSync(this.runDirectory) : []
-    return names
-      .filter((name) => name.endsWith('.pid'))
-      .map((name) => JSON.parse(readFileSync(join(this.runDirectory, name), 'utf8')))
+/** Ends the daemons of a home, detaches its mounts, removes its rings and itself. Idempotent. */
+function cleanHome(home: string): void {
+  for (const { pid } of pidsOf(join(home, 'run'))) if (alive(pid)) process.kill(pid, 'SIGKILL')
+  const below = readMounts().filter(({ mountpoint }) => mountpoint.startsWith(`${home}/`))
+  for (const { mountpoint } of below.reverse()) {
+    execFileSync('umount', ['-l', '--', mountpoint], { stdio: 'ignore' })
   }
+  for (const uuid of uuidsOf(join(home, 'state'))) {
+    rmSync(`/dev/shm/holdfast-${uuid}.ring`, { force: true })
+  }
+  rmSync(home, { recursive: true, force: true })
+}
 
-  #uuids(): string[] {
-    const names = existsSync(this.stateRoot) ? readdirSync(this.stateRoot) : []
-    return names
-      .map((name) => join(this.stateRoot, name, 'volume.json'))
-      .filter((path) => existsSync(path))
-      .flatMap((path) => /"uuid": "([0-9a-f-]+)"/.exec(readFileSync(path, 'utf8'))?.[1] ?? [])
-  }
+function pidsOf(runDirectory: string): { pid: number }[] {
+  const names = existsSync(runDirectory) ? readdirSync(runDirectory) : []
+  return names
+    .filter((name) => name.endsWith('.pid'))
+    .map((name) => JSON.parse(readFileSync(join(runDirectory, name), 'utf8')))
+}
+
+function uuidsOf(stateRoot: string): string[] {
+  const names = existsSync(stateRoot) ? readdirSync(stateRoot) : []
+  return names
+    .map((name) => join(stateRoot, name, 'volume.json'))
+    .filter((path) => existsSync(path))
+    .flatMap((path) => /"uuid": "([0-9a-f-]+)"/.exec(readFileSync(path, 'utf8'))?.[1] ?? [])
 }
 
 export function execute(
