@@ -34,7 +34,7 @@ import type { Status } from './daemon/status.js'
 import { type Change, describeChange } from './journal/change.js'
 import { NameTable, namesFrom } from './journal/names.js'
 import { Journal } from './journal/store.js'
-import { type VerifyReport, verifyJournal } from './journal/verify.js'
+import { requireReadable, type VerifyReport, verifyJournal } from './journal/verify.js'
 
 export type { CallOptions, PruneReply, PruneRequest } from './daemon/client.js'
 export type { StartSummary } from './daemon/launch.js'
@@ -137,7 +137,8 @@ export class Volume {
 
   /** Checks every byte of the journal. Damage is in the report, not thrown. */
   async verify(options: { signal?: AbortSignal } = {}): Promise<VerifyReport> {
-    return verifyJournal({ path: journalPath(this.stateDirectory), ...options })
+    const path = journalPath(this.stateDirectory)
+    return verifyJournal({ path, volume: this.config.uuid, ...options })
   }
 
   /** Applies the journal to a copy of the base; see `holdfast journal replay --help`. */
@@ -147,7 +148,7 @@ export class Volume {
     keepState?: boolean
     signal?: AbortSignal
   }): Promise<ReplayResult> {
-    const journal = this.#journal()
+    const journal = await this.#journal()
     try {
       const { onto, keepState = false, ...rest } = options
       const volume = { config: this.config, stateDirectory: this.stateDirectory }
@@ -160,7 +161,7 @@ export class Volume {
   /** Changes in order, from the journal; also of a volume that is not mounted. */
   async *changes(options: ChangesOptions = {}): AsyncGenerator<Change> {
     const { from = 0n, follow = false, all = false, signal } = options
-    const journal = this.#journal()
+    const journal = await this.#journal()
     try {
       const names = new NameTable()
       let next = namesFrom(journal, from)
@@ -182,8 +183,10 @@ export class Volume {
     }
   }
 
-  #journal(): Journal {
-    return Journal.open({ path: journalPath(this.stateDirectory), readOnly: true })
+  async #journal(): Promise<Journal> {
+    const path = journalPath(this.stateDirectory)
+    await requireReadable(path)
+    return Journal.open({ path, readOnly: true })
   }
 }
 

@@ -5,6 +5,7 @@ import { runningDaemon } from '../daemon/lock.js'
 import { journalPath } from '../daemon/places.js'
 import { findVolume, type Volume } from '../daemon/registry.js'
 import { Journal } from '../journal/store.js'
+import { requireReadable } from '../journal/verify.js'
 import { parseUuid } from '../record/frame.js'
 
 export interface OpenedJournal {
@@ -27,5 +28,6 @@ export async function openJournal(which: string, { flush = false } = {}): Promis
   }
   const path = journalPath(volume.stateDirectory)
   const uuid = parseUuid(volume.config.uuid)
+  await requireReadable(path)
   return { volume, running, journal: Journal.open({ path, uuid, readOnly: true }) }
 }

@@ -121,7 +121,11 @@ export class Recapture {
       this.#started = true
       return 'running'
     }
-    if (stats.journaledSeq < stats.capturedSeq) return 'running'
+    if (stats.journaledSeq < stats.capturedSeq) {
+      // Applications wait for a volume that is whole: not for the next flush in its own time.
+      await this.#drain.sync()
+      return 'running'
+    }
     if (stats.scanErrors > this.#errorsBefore) {
       // Not whole: from the start again, but not at once.
       this.#started = false

@@ -5,9 +5,10 @@
 import { existsSync, realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Journal } from '../journal/store.js'
-import { HoldfastError } from '../lib/errors.js'
+import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { isWithin } from '../lib/mountinfo.js'
 import { native, type ReplayPosition } from '../lib/native.js'
+import type { FrameView } from '../record/frame.js'
 import { resolveAhead, type Volume } from './registry.js'
 
 const op = 'journal.replay'
@@ -57,7 +58,7 @@ export async function replayJournal(request: ReplayRequest): Promise<ReplayResul
     let frames = 0
     for (const frame of journal.frames({ from: appliedSeq + 1n, to: request.toSeq })) {
       if (request.toSeq !== undefined && frame.lastSeq > request.toSeq) break
-      native.replayFrame(handle, frame.bytes)
+      replayFrame(handle, frame)
       done += frame.bytes.length
       frames += 1
       progress?.(done, frame.lastSeq)
@@ -83,6 +84,19 @@ export async function replayJournal(request: ReplayRequest): Promise<ReplayResul
     bytes: bytes - before.bytes,
     objects,
     state: finish ? null : state,
+  }
+}
+
+/** An error says at which frame the replay stands. */
+function replayFrame(handle: number, frame: FrameView): void {
+  try {
+    native.replayFrame(handle, frame.bytes)
+  } catch (cause) {
+    const { code, message, hint, details } = toHoldfastError(cause, op)
+    const where = `at the frame of seq ${frame.firstSeq}`
+    const frameSeq = `${frame.firstSeq}`
+    const options = { op, cause, hint, details: { ...details, frame: frameSeq } }
+    throw new HoldfastError(code, `${message} (${where})`, options)
   }
 }
 

@@ -14,7 +14,9 @@ import { Drain } from '../capture/drain.js'
 import { Watcher } from '../capture/watcher.js'
 import type { Checkpoint, JournalMeta } from '../journal/meta.js'
 import type { PruneResult, Retention } from '../journal/prune.js'
+import { restoreSnapshot } from '../journal/snapshot.js'
 import { Journal } from '../journal/store.js'
+import { requireReadable } from '../journal/verify.js'
 import { errnoOf, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
   CHECKPOINT_INTERVAL_MS,
@@ -25,7 +27,7 @@ import {
 import type { Logger } from '../lib/log.js'
 import { type HoldResult, native, type OpenVolumeResult, type VolumeStats } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
-import { type JournalEnd, parseUuid } from '../record/frame.js'
+import { checkFrame, type JournalEnd, parseUuid } from '../record/frame.js'
 import { Checkpointer, waitJournaled } from './checkpoint.js'
 import { type Clock, systemClock } from './clock.js'
 import { VolumeLock } from './lock.js'
@@ -392,17 +394,33 @@ async function openJournal(
   const uuid = parseUuid(volume.config.uuid)
   if (uuid === undefined) throw new Error(`no UUID: ${volume.config.uuid}`)
   mkdirSync(volume.stateDirectory, { recursive: true, mode: 0o700 })
-  const journal = Journal.open({
-    path: journalPath(volume.stateDirectory),
-    uuid,
-    create: true,
-    // The ring is on tmpfs: it goes with the machine, and is removed by an orderly stop.
-    afterPowerLoss: !existsSync(ringOf(volume)),
-  })
+  const path = journalPath(volume.stateDirectory)
+  // The ring is on tmpfs: it goes with the machine, and is removed by an orderly stop.
+  const afterPowerLoss = !existsSync(ringOf(volume))
+  if (afterPowerLoss) restoreSnapshot(path)
+  await requireReadable(path)
+  const journal = Journal.open({ path, uuid, create: true, afterPowerLoss })
   try {
-    return { meta: journal.meta(), end: journal.end(), clock: journal.lastFrame()?.clock ?? 0n }
+    const last = journal.lastFrame()
+    // Everything new is chained to it.
+    if (last !== undefined) checkLast(last.bytes)
+    return { meta: journal.meta(), end: journal.end(), clock: last?.clock ?? 0n }
   } finally {
     await journal.close()
+  }
+}
+
+/** FRAME_* or RECORD_*, with what to do. */
+function checkLast(bytes: Buffer): void {
+  try {
+    checkFrame(bytes)
+  } catch (cause) {
+    const { code, message } = toHoldfastError(cause, 'mount')
+    throw new HoldfastError(code, `the journal's last frame is damaged: ${message}`, {
+      op: 'mount',
+      cause,
+      hint: 'See all of it with `holdfast journal verify`; put back a whole journal.',
+    })
   }
 }
 

@@ -122,6 +122,8 @@ export type VerifyMessage =
 
 export interface VerifyOptions {
   path: string
+  /** UUID of the volume that the journal must be of, as text; without it, any. */
+  volume?: string | undefined
   progress?: VerifyProgress | undefined
   signal?: AbortSignal | undefined
 }
@@ -138,10 +140,21 @@ export async function verifyJournal(options: VerifyOptions): Promise<VerifyRepor
   signal?.addEventListener('abort', abort, { once: true })
   if (signal?.aborted === true) abort()
   try {
-    return await collect(child, options)
+    const report = await collect(child, options)
+    requireVolume(report, options)
+    return report
   } finally {
     signal?.removeEventListener('abort', abort)
   }
+}
+
+function requireVolume(report: VerifyReport, { path, volume }: VerifyOptions): void {
+  if (volume === undefined || report.volume === '' || report.volume === volume) return
+  const message = `${path} is the journal of volume ${report.volume}, not of ${volume}`
+  throw new HoldfastError('FOREIGN_JOURNAL', message, {
+    op: 'journal.verify',
+    hint: 'Put back the journal of this volume.',
+  })
 }
 
 async function collect(child: ChildProcess, options: VerifyOptions): Promise<VerifyReport> {
@@ -202,6 +215,21 @@ function unreadable(path: string, last: { bytes: number; seq: string }, why: str
 function truncated(path: string, missing: number): Problem {
   const message = `${join(path, 'data.mdb')} was cut: its last ${missing} bytes are missing`
   return { code: 'JOURNAL_TRUNCATED', message, frame: null, byte: null }
+}
+
+/**
+ * Refuses a journal whose file lost its end, by what verification finds: reading it would end this
+ * process with a signal. Costs nothing when the file is as long as it says.
+ */
+export async function requireReadable(path: string): Promise<void> {
+  if (missingFileBytes(path) === 0) return
+  const { problems } = await verifyJournal({ path })
+  const [first] = problems
+  if (first === undefined) return
+  throw new HoldfastError(first.code, first.message, {
+    op: 'journal.open',
+    hint: 'Put back a whole journal, or move it away: the tree itself is not touched.',
+  })
 }
 
 /** Layout of an LMDB meta page as lmdb 3.5 writes it (mdb.c, MDB_page and MDB_meta). */

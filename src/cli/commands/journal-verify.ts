@@ -22,16 +22,18 @@ export function addJournalVerify(journal: Command): void {
     .addHelpText(
       'after',
       `
-Exit codes: 0 whole, 5 damaged.
+Exit codes: 0 whole, 4 the journal of another volume, 5 damaged.
 
 Example:
   holdfast journal verify data`,
     )
     .action(async (which: string, { json = false }: { json?: boolean }) => {
-      const path = journalPath(findVolume(which).stateDirectory)
+      const { config, stateDirectory } = findVolume(which)
+      const path = journalPath(stateDirectory)
       const bar = progressBar('verifying', await totalBytes(path))
       const report = await verifyJournal({
         path,
+        volume: config.uuid,
         signal: interruptSignal(),
         progress: (bytes, seq) => bar.update(bytes, `seq ${seq}`),
       }).finally(() => bar.stop())

@@ -7,6 +7,7 @@ import { journalPath } from '../../daemon/places.js'
 import { findVolume, listVolumes, type Volume } from '../../daemon/registry.js'
 import type { Status } from '../../daemon/status.js'
 import { Journal } from '../../journal/store.js'
+import { requireReadable } from '../../journal/verify.js'
 import { HoldfastError } from '../../lib/errors.js'
 import { formatBytes, formatCount } from '../../lib/format.js'
 import { interruptSignal, out, print, printJson, table } from '../output.js'
@@ -115,7 +116,9 @@ async function describeVolume({ config, stateDirectory }: Volume) {
 /** What the journal of a stopped volume says; nulls when it cannot be read. */
 async function journalExtent(stateDirectory: string) {
   try {
-    const journal = Journal.open({ path: journalPath(stateDirectory), readOnly: true })
+    const path = journalPath(stateDirectory)
+    await requireReadable(path)
+    const journal = Journal.open({ path, readOnly: true })
     try {
       return { seq: Number(journal.end().lastSeq), journalBytes: journal.usedBytes() }
     } finally {
