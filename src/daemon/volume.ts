@@ -6,17 +6,12 @@
  * checkpoint → clean flag → close. A crash anywhere in between fails closed: the mount is dead, the
  * ring and the journal say the rest at the next start.
  */
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Chores } from '../capture/chores.js'
 import { Drain } from '../capture/drain.js'
 import { Watcher } from '../capture/watcher.js'
 import type { Checkpoint, JournalMeta } from '../journal/meta.js'
 import type { PruneResult, Retention } from '../journal/prune.js'
-import { restoreSnapshot } from '../journal/snapshot.js'
-import { Journal } from '../journal/store.js'
-import { requireReadable } from '../journal/verify.js'
 import { errnoOf, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
   CHECKPOINT_INTERVAL_MS,
@@ -27,22 +22,14 @@ import {
 import type { Logger } from '../lib/log.js'
 import { type HoldResult, native, type OpenVolumeResult, type VolumeStats } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
-import { checkFrame, type JournalEnd, parseUuid } from '../record/frame.js'
+import { parseUuid } from '../record/frame.js'
 import { Checkpointer, waitJournaled } from './checkpoint.js'
 import { type Clock, systemClock } from './clock.js'
 import { VolumeLock } from './lock.js'
 import { describeOccupants, findOccupants } from './occupants.js'
-import { journalPath, ringPath } from './places.js'
-import {
-  checkDirectory,
-  checkMachine,
-  checkMountpoint,
-  checkNestedMounts,
-  checkNotServed,
-  checkOccupants,
-  checkPlaces,
-  checkRing,
-} from './preflight.js'
+import { journalPath } from './places.js'
+import { checkMachine, checkNotServed } from './preflight.js'
+import { checkVolume, openDataPlane, openJournal, prepareMountpoint, ringOf } from './prepare.js'
 import { Recapture, recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
 import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
@@ -362,92 +349,6 @@ export class ProtectedVolume {
       })
     }
   }
-}
-
-function ringOf({ config }: Volume): string {
-  return ringPath(config.options.ringDirectory, config.uuid)
-}
-
-/** Detaches a dead mount of this volume; says whether there was one. */
-function prepareMountpoint(volume: Volume): boolean {
-  const { dead } = checkMountpoint(volume)
-  // Lazily: applications may still have files of the dead mount open; they get errors until closed.
-  if (dead) execFileSync('umount', ['-l', '--', volume.config.mountpoint], { stdio: 'ignore' })
-  return dead
-}
-
-function checkVolume(volume: Volume, force: boolean): void {
-  const { config } = volume
-  checkDirectory(config.backing, 'the directory')
-  if (config.mountpoint !== config.backing) checkDirectory(config.mountpoint, 'the mountpoint')
-  checkPlaces(volume)
-  checkRing(volume, existsSync(ringOf(volume)))
-  if (force) return
-  checkNestedMounts(volume)
-  checkOccupants(volume)
-}
-
-/** Reads where the journal stands, then leaves it to the drain: one writer. */
-async function openJournal(
-  volume: Volume,
-): Promise<{ meta: JournalMeta; end: JournalEnd; clock: bigint }> {
-  const uuid = parseUuid(volume.config.uuid)
-  if (uuid === undefined) throw new Error(`no UUID: ${volume.config.uuid}`)
-  mkdirSync(volume.stateDirectory, { recursive: true, mode: 0o700 })
-  const path = journalPath(volume.stateDirectory)
-  // The ring is on tmpfs: it goes with the machine, and is removed by an orderly stop.
-  const afterPowerLoss = !existsSync(ringOf(volume))
-  if (afterPowerLoss) restoreSnapshot(path)
-  await requireReadable(path)
-  const journal = Journal.open({ path, uuid, create: true, afterPowerLoss })
-  try {
-    const last = journal.lastFrame()
-    // Everything new is chained to it.
-    if (last !== undefined) checkLast(last.bytes)
-    return { meta: journal.meta(), end: journal.end(), clock: last?.clock ?? 0n }
-  } finally {
-    await journal.close()
-  }
-}
-
-/** FRAME_* or RECORD_*, with what to do. */
-function checkLast(bytes: Buffer): void {
-  try {
-    checkFrame(bytes)
-  } catch (cause) {
-    const { code, message } = toHoldfastError(cause, 'mount')
-    throw new HoldfastError(code, `the journal's last frame is damaged: ${message}`, {
-      op: 'mount',
-      cause,
-      hint: 'See all of it with `holdfast journal verify`; put back a whole journal.',
-    })
-  }
-}
-
-function openDataPlane(
-  volume: Volume,
-  meta: JournalMeta,
-  end: JournalEnd,
-  lastClock: bigint,
-): OpenVolumeResult {
-  const { config } = volume
-  return native.openVolume({
-    uuid: meta.uuid,
-    name: config.name,
-    backing: Buffer.from(config.backing),
-    mountpoint: Buffer.from(config.mountpoint),
-    ringPath: ringOf(volume),
-    ringBytes: config.options.ringBytes,
-    epoch: meta.epoch,
-    lastSeq: end.lastSeq,
-    lastChain: end.chain,
-    lastClock,
-    writeback: config.options.writeback,
-    workers: config.options.workers,
-    ringWaitMs: config.options.ringWaitMs,
-    exclusive: config.backing === config.mountpoint,
-    transport: config.options.transport,
-  })
 }
 
 function startParts(

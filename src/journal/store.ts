@@ -1,5 +1,5 @@
 /**
- * The journal on disk: an LMDB environment of frames. The one file that imports `lmdb`.
+ * The journal on disk: an LMDB environment of frames.
  *
  * Invariants: one writer at a time (the drain's worker, or a command under the volume's lock). A
  * returned `append` outlives the process; it outlives the machine after `flush` or `sync`. How that
@@ -8,12 +8,21 @@
  *
  * Neighbours: `capture/drain-worker.ts` appends, `verify.ts` and `prune.ts` read and trim.
  */
-import { existsSync, mkdirSync, statfsSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Database, open, type RootDatabase } from 'lmdb'
 import { errnoOf, HoldfastError } from '../lib/errors.js'
-import { FLUSH_LOG_BATCH_BYTES_MAX, JOURNAL_MAP_BYTES } from '../lib/limits.js'
+import { FLUSH_LOG_BATCH_BYTES_MAX } from '../lib/limits.js'
 import { FrameView, formatUuid, JOURNAL_START, type JournalEnd } from '../record/frame.js'
+import {
+  type Environment,
+  fullError,
+  openEnvironment,
+  type PageStats,
+  pageCount,
+  type Table,
+  text,
+  writeError,
+} from './environment.js'
 import { FlushLog } from './flush-log.js'
 import { decodeMeta, encodeMeta, freshMeta, type JournalMeta } from './meta.js'
 import { restoreSnapshot, Snapshots } from './snapshot.js'
@@ -21,8 +30,6 @@ import { restoreSnapshot, Snapshots } from './snapshot.js'
 const META_KEY = Buffer.from('state')
 /** Frames read under one read transaction: a long reader would stop the reuse of pages. */
 const FRAMES_PER_READ = 16
-/** LMDB says EIO for a short write; below this much free space it means a full file system. */
-const FULL_BYTES = 1024 * 1024
 
 /** A frame to append: key and value. The bytes are taken by address until `append` returns. */
 export interface FrameBytes {
@@ -77,16 +84,16 @@ export function seqKey(seq: bigint): Buffer {
 export class Journal {
   readonly path: string
   readonly readOnly: boolean
-  readonly #env: RootDatabase<Buffer, Buffer>
-  readonly #frames: Database<Buffer, Buffer>
-  readonly #metaDb: Database<Buffer, Buffer>
+  readonly #env: Environment
+  readonly #frames: Table
+  readonly #metaDb: Table
   readonly #writer: Writer | undefined
   /** Frames appended since the last `flush` or `sync`: first seqs, and their bytes together. */
   #unflushed: bigint[] = []
   #unflushedBytes = 0
   #closed = false
 
-  private constructor(path: string, readOnly: boolean, env: RootDatabase<Buffer, Buffer>) {
+  private constructor(path: string, readOnly: boolean, env: Environment) {
     this.path = path
     this.readOnly = readOnly
     this.#env = env
@@ -224,7 +231,7 @@ export class Journal {
     try {
       writer.log.append(frames as Buffer[])
     } catch (cause) {
-      throw this.#writeError(cause)
+      throw writeError(this.path, cause)
     }
     this.#unflushed = []
     this.#unflushedBytes = 0
@@ -240,7 +247,7 @@ export class Journal {
       writer.snapshots.take()
     } catch (cause) {
       pin.done()
-      throw this.#writeError(cause)
+      throw writeError(this.path, cause)
     }
     writer.pin?.done()
     writer.pin = pin
@@ -372,25 +379,7 @@ export class Journal {
         write()
       })
     } catch (cause) {
-      throw this.#writeError(cause)
-    }
-  }
-
-  #writeError(cause: unknown): HoldfastError {
-    const full = errnoOf(cause) === 'ENOSPC' || numericCode(cause) === 28 || this.#isFull()
-    const op = 'journal.append'
-    if (full) return fullError(this.path, cause)
-    const message = `cannot write the journal at ${this.path}: ${text(cause)}`
-    return new HoldfastError('JOURNAL_WRITE', message, { op, cause })
-  }
-
-  /** LMDB reports a short write as EIO: the file system tells whether it is full. */
-  #isFull(): boolean {
-    try {
-      const { bavail, bsize } = statfsSync(this.path)
-      return bavail * bsize < FULL_BYTES
-    } catch {
-      return false
+      throw writeError(this.path, cause)
     }
   }
 }
@@ -401,55 +390,4 @@ interface Writer {
   log: FlushLog
   /** Keeps the pages of the last snapshot from being used again. */
   pin: { done(): void } | undefined
-}
-
-interface PageStats {
-  pageSize: number
-  treeBranchPageCount: number
-  treeLeafPageCount: number
-  overflowPages: number
-  entryCount: number
-}
-
-function fullError(path: string, cause: unknown): HoldfastError {
-  return new HoldfastError('JOURNAL_FULL', `no space for the journal at ${path}`, {
-    op: 'journal.append',
-    cause,
-    hint: 'Free space there, or shorten retention: holdfast journal prune.',
-  })
-}
-
-function pageCount(stats: PageStats): number {
-  return stats.treeBranchPageCount + stats.treeLeafPageCount + stats.overflowPages
-}
-
-function openEnvironment(path: string, readOnly: boolean): RootDatabase<Buffer, Buffer> {
-  const options = {
-    path,
-    readOnly,
-    // Without this a directory with a dot in its name is taken for a file.
-    noSubdir: false,
-    maxDbs: 8,
-    mapSize: JOURNAL_MAP_BYTES,
-    overlappingSync: false,
-    noSync: true,
-    noReadAhead: true,
-    noMemInit: true,
-    keyEncoding: 'binary',
-    encoding: 'binary',
-    cache: false,
-    compression: false,
-  } as const
-  return open<Buffer, Buffer>(options)
-}
-
-function numericCode(error: unknown): number | undefined {
-  if (typeof error === 'object' && error !== null && 'code' in error) {
-    return typeof error.code === 'number' ? error.code : undefined
-  }
-  return undefined
-}
-
-function text(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }
