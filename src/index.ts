@@ -21,7 +21,6 @@ import {
   type PruneRequest,
 } from './daemon/client.js'
 import { launchDaemon, type StartSummary } from './daemon/launch.js'
-import { journalPath } from './daemon/places.js'
 import { planMount } from './daemon/plan.js'
 import {
   findVolume,
@@ -30,6 +29,7 @@ import {
   type VolumeOptions,
 } from './daemon/registry.js'
 import { type ReplayResult, replayJournal } from './daemon/replay.js'
+import { settleJournal } from './daemon/settle.js'
 import type { Status } from './daemon/status.js'
 import { type Change, describeChange } from './journal/change.js'
 import { NameTable, namesFrom } from './journal/names.js'
@@ -137,7 +137,7 @@ export class Volume {
 
   /** Checks every byte of the journal. Damage is in the report, not thrown. */
   async verify(options: { signal?: AbortSignal } = {}): Promise<VerifyReport> {
-    const path = journalPath(this.stateDirectory)
+    const path = await settleJournal(this)
     return verifyJournal({ path, volume: this.config.uuid, ...options })
   }
 
@@ -184,7 +184,7 @@ export class Volume {
   }
 
   async #journal(): Promise<Journal> {
-    const path = journalPath(this.stateDirectory)
+    const path = await settleJournal(this)
     await requireReadable(path)
     return Journal.open({ path, readOnly: true })
   }

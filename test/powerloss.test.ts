@@ -120,6 +120,10 @@ async function oneLoss(site: Site, chance: Chance, round: number): Promise<strin
     await sleep(chance.between(0, 300))
     await losePower(site, chance)
   }
+  if (chance.next() < 0.5) {
+    const { problems } = await open(site.name).verify()
+    if (problems.length > 0) return `journal before the start: ${JSON.stringify(problems)}`
+  }
   const said = await restart(site)
   if (said !== '') return said
   const mode = site.fs === 'xfs' ? '--racy-shutdown' : '--durable-only'

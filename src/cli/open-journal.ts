@@ -2,8 +2,8 @@
 
 import { ControlClient } from '../daemon/client.js'
 import { runningDaemon } from '../daemon/lock.js'
-import { journalPath } from '../daemon/places.js'
 import { findVolume, type Volume } from '../daemon/registry.js'
+import { settleJournal } from '../daemon/settle.js'
 import { Journal } from '../journal/store.js'
 import { requireReadable } from '../journal/verify.js'
 import { parseUuid } from '../record/frame.js'
@@ -26,7 +26,7 @@ export async function openJournal(which: string, { flush = false } = {}): Promis
     // A daemon that cannot flush (journal full) still has a journal to read.
     await new ControlClient(volume.config.name).flush().catch(() => {})
   }
-  const path = journalPath(volume.stateDirectory)
+  const path = await settleJournal(volume)
   const uuid = parseUuid(volume.config.uuid)
   await requireReadable(path)
   return { volume, running, journal: Journal.open({ path, uuid, readOnly: true }) }

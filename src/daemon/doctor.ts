@@ -11,9 +11,9 @@ import { native } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
 import { runningDaemon } from './lock.js'
 import { findOccupants } from './occupants.js'
-import { journalPath } from './places.js'
 import { checkDirectory, checkMachine } from './preflight.js'
 import { listVolumes, resolveAhead, type Volume } from './registry.js'
+import { settleJournal } from './settle.js'
 
 export interface Check {
   level: 'ok' | 'warn' | 'fail'
@@ -140,9 +140,10 @@ function fileSystemCheck(path: string): Check {
   return { level: 'warn', what, found, advice: 'Not among the file systems holdfast is tested on.' }
 }
 
-async function journalCheck({ config, stateDirectory }: Volume): Promise<Check> {
+async function journalCheck(volume: Volume): Promise<Check> {
+  const { config } = volume
   const what = `volume ${config.name}`
-  const path = journalPath(stateDirectory)
+  const path = await settleJournal(volume)
   const missing = missingFileBytes(path)
   if (missing > 0) {
     const found = `the journal lacks ${missing} bytes at its end`

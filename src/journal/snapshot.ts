@@ -93,6 +93,23 @@ export function restoreSnapshot(path: string): void {
   }
 }
 
+/** Whether the LMDB file at `path` is its last durable snapshot; so too when it never had one. */
+export function isAtSnapshot(path: string): boolean {
+  if (!existsSync(join(path, NAME)) || !existsSync(join(path, 'data.mdb'))) return true
+  const file = openSync(join(path, NAME), 'r')
+  const data = openSync(join(path, 'data.mdb'), 'r')
+  try {
+    const slot = newest(file)
+    if (slot === undefined) return true
+    const pages = Buffer.alloc(slot.pages.length)
+    readSync(data, pages, 0, pages.length, 0)
+    return pages.equals(slot.pages)
+  } finally {
+    closeSync(file)
+    closeSync(data)
+  }
+}
+
 function openSlots(path: string): number {
   const file = join(path, NAME)
   if (existsSync(file)) return openSync(file, 'r+')

@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { run } from './run.js'
 import type { Sandbox } from './sandbox.js'
 
-export type FileSystem = 'xfs' | 'ext4'
+export type FileSystem = 'xfs' | 'ext4' | 'btrfs'
 
+/** What every volume is tested on. */
 export const FILE_SYSTEMS: readonly FileSystem[] = ['xfs', 'ext4']
 
 export interface ImageOptions {

@@ -24,6 +24,8 @@ export interface TestVolume {
 
 export interface VolumeSetup {
   name: string
+  /** Makes the directory itself, e.g. as a subvolume. */
+  make?: (dir: string) => unknown
   /** Makes the base in this directory, before it is protected. */
   fill?: (dir: string) => unknown
   mode?: number
@@ -36,11 +38,11 @@ export interface VolumeSetup {
 export async function mountVolume(
   sandbox: Sandbox,
   image: Image,
-  { name, fill, mode = 0o755, baseOn = image, options = {} }: VolumeSetup,
+  { name, make = mkdirSync, fill, mode = 0o755, baseOn = image, options = {} }: VolumeSetup,
 ): Promise<TestVolume> {
   const dir = join(image.dir, name)
   const base = join(baseOn.dir, `${name}.base`)
-  mkdirSync(dir)
+  await make(dir)
   await run('chmod', [mode.toString(8), dir])
   await fill?.(dir)
   // Not a clone: what XFS allocates when a clone is written to shows as data.

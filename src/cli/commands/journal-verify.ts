@@ -1,7 +1,7 @@
 /** `holdfast journal verify` */
 import type { Command } from 'commander'
-import { journalPath } from '../../daemon/places.js'
 import { findVolume } from '../../daemon/registry.js'
+import { settleJournal } from '../../daemon/settle.js'
 import { Journal } from '../../journal/store.js'
 import { missingFileBytes, verifyJournal } from '../../journal/verify.js'
 import { ExitCode } from '../../lib/errors.js'
@@ -28,8 +28,9 @@ Example:
   holdfast journal verify data`,
     )
     .action(async (which: string, { json = false }: { json?: boolean }) => {
-      const { config, stateDirectory } = findVolume(which)
-      const path = journalPath(stateDirectory)
+      const volume = findVolume(which)
+      const { config } = volume
+      const path = await settleJournal(volume)
       const bar = progressBar('verifying', await totalBytes(path))
       const report = await verifyJournal({
         path,

@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { ControlClient } from '../../daemon/client.js'
 import { runningDaemon } from '../../daemon/lock.js'
-import { journalPath } from '../../daemon/places.js'
 import { findVolume, listVolumes, type Volume } from '../../daemon/registry.js'
+import { settleJournal } from '../../daemon/settle.js'
 import type { Status } from '../../daemon/status.js'
 import { Journal } from '../../journal/store.js'
 import { requireReadable } from '../../journal/verify.js'
@@ -99,11 +99,12 @@ function show(statuses: Status[], { which, watch, json }: ShowOptions): void {
   process.exitCode = statuses.every(({ state }) => state === 'protected') ? 0 : 5
 }
 
-async function describeVolume({ config, stateDirectory }: Volume) {
+async function describeVolume(volume: Volume) {
+  const { config, stateDirectory } = volume
   const { name, uuid, backing, mountpoint } = config
   const base = { name, uuid, backing, mountpoint, stateDirectory }
   if (runningDaemon(name) === undefined) {
-    return { ...base, state: 'stopped', ...(await journalExtent(stateDirectory)) }
+    return { ...base, state: 'stopped', ...(await journalExtent(volume)) }
   }
   try {
     const { state, captured, journal } = await new ControlClient(name).status()
@@ -114,9 +115,9 @@ async function describeVolume({ config, stateDirectory }: Volume) {
 }
 
 /** What the journal of a stopped volume says; nulls when it cannot be read. */
-async function journalExtent(stateDirectory: string) {
+async function journalExtent(volume: Volume) {
   try {
-    const path = journalPath(stateDirectory)
+    const path = await settleJournal(volume)
     await requireReadable(path)
     const journal = Journal.open({ path, readOnly: true })
     try {
