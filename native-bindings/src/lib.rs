@@ -14,3 +14,4 @@ pub mod record;
 pub mod replay;
 pub mod scan;
 pub mod transport;
+pub mod write_behind;

@@ -1,11 +1,13 @@
-// The XFS file system all targets live on: a sparse image file on a loop device, with reflink.
+// The XFS file system all targets live on: an image file on a loop device, with reflink.
 
-import { chmod, mkdir, mkdtemp, open, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, statfs } from 'node:fs/promises'
 import path from 'node:path'
 import { defer, run, sleep } from './proc.mjs'
 
 /** Size of the image: room for the fixtures of all targets, their databases and the journal. */
-const IMAGE_BYTES = 8 * 2 ** 30
+const IMAGE_BYTES_MAX = 40 * 2 ** 30
+/** Part of the free space that it may take. */
+const IMAGE_SHARE = 0.6
 
 /** Octal escapes (\040) are how the kernel writes blanks in mount paths. */
 const unescapeMount = (field) =>
@@ -43,9 +45,10 @@ export async function makeImage(parent) {
   // Databases run as another user and have to get through.
   await chmod(work, 0o755)
   const file = path.join(work, 'image')
-  const handle = await open(file, 'wx')
-  await handle.truncate(IMAGE_BYTES)
-  await handle.close()
+  // With its blocks, so that no target pays for their allocation below; not everywhere possible.
+  const { bavail, bsize } = await statfs(work)
+  const size = String(Math.floor(Math.min(IMAGE_BYTES_MAX, bavail * bsize * IMAGE_SHARE)))
+  await run('fallocate', ['-l', size, file]).catch(() => run('truncate', ['-s', size, file]))
   await run('mkfs.xfs', ['-q', '-m', 'reflink=1', file])
 
   // Direct I/O below, so that the image's pages are not cached twice; not everywhere possible.

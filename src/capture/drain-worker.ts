@@ -4,7 +4,8 @@
  *
  * Invariant: the ring forgets a record (`native.committed`) only when its transaction has returned:
  * then it outlives the process, as it did in the ring. Waiting fsyncs return (`native.journaled`)
- * only when it would outlive the machine. Frames taken are never dropped: while the journal refuses
+ * only when it would outlive the machine; the flush log does that, and what it has may be committed
+ * a little later, many small frames at once. Frames taken are never dropped: while the journal refuses
  * them (no space, I/O error) they are tried again, waiting fsyncs fail with that error, the ring
  * fills, and writers wait and at last get ENOSPC. Nothing is lost.
  *
@@ -15,6 +16,8 @@ import { prune, type Retention } from '../journal/prune.js'
 import { Journal } from '../journal/store.js'
 import { type HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
+  COMMIT_BYTES_HELD_MAX,
+  COMMIT_DELAY_MS,
   DRAIN_BATCH_BYTES_MAX,
   DRAIN_REPORT_MS,
   DRAIN_RETRY_MS,
@@ -22,6 +25,7 @@ import {
   PRUNE_INTERVAL_MS,
   SYNC_BYTES_MAX,
   SYNC_INTERVAL_MS,
+  WRITE_BEHIND_BYTES,
 } from '../lib/limits.js'
 import { type Frame, native } from '../lib/native.js'
 import type { DrainMessage, DrainOptions, DrainReport, DrainRequest } from './messages.js'
@@ -34,12 +38,19 @@ const port = parentPort
 if (port === null) throw new Error('the drain runs in a worker thread only')
 
 const journal = openJournal()
+const behind = new native.WriteBehind(journal.file)
 const totals = { frames: 0, bytes: 0, commits: 0, lastCommitNs: 0 }
 let retention: Retention = options.retention
 let failure: HoldfastError | null = null
 let abandoned = false
-let syncAsked = false
+/** Frames taken and not committed yet, and when that has to happen. */
+let held: Frame[] = []
+let heldBytes = 0
+let commitBy = 0
+/** Everything up to this seq is to be committed and durable soon, although no fsync asks for it. */
+let syncUpTo = 0n
 let nextReport = 0
+let unwritten = 0
 let committed = 0n
 let durable = 0n
 let nextSync = Date.now() + SYNC_INTERVAL_MS
@@ -80,7 +91,7 @@ function answer(request: DrainRequest) {
     case 'report':
       return report()
     case 'sync':
-      syncAsked = true
+      syncUpTo = native.volumeStats(options.handle).capturedSeq
       return undefined
     case 'abandon':
       abandoned = true
@@ -93,6 +104,11 @@ function answer(request: DrainRequest) {
 
 function serve(request: DrainRequest): void {
   const { id } = request
+  try {
+    commit()
+  } catch {
+    // The loop meets it again and reports it; what is asked for may be what makes room.
+  }
   try {
     const result = answer(request)
     post({ kind: 'reply', id, ...(result === undefined ? {} : { result }) })
@@ -136,21 +152,68 @@ function insist(write: () => void): boolean {
   }
 }
 
-function commit(frames: readonly Frame[]): void {
+/** Commits what is held, in one transaction; the ring may forget it then. */
+function commit(): void {
+  const last = held.at(-1)
+  if (last === undefined) return
   const begun = process.hrtime.bigint()
-  journal.append(frames)
+  journal.append(held)
   totals.lastCommitNs = Number(process.hrtime.bigint() - begun)
+  totals.commits += 1
+  totals.frames += held.length
+  totals.bytes += heldBytes
+  unwritten += heldBytes
+  held = []
+  heldBytes = 0
+  committed = last.lastSeq
+  native.committed(options.handle, committed)
+  if (unwritten < WRITE_BEHIND_BYTES) return
+  unwritten = 0
+  behind.kick()
+}
+
+function hold(frames: readonly Frame[]): void {
+  if (held.length === 0) commitBy = Date.now() + COMMIT_DELAY_MS
+  held.push(...frames)
+  for (const { bytes } of frames) heldBytes += bytes.length
+}
+
+/** The ring's memory for `frames`, the last ones held, is used again by the next take. */
+function keep(frames: readonly Frame[]): void {
+  const kept = frames.map((frame) => ({ ...frame, bytes: Buffer.from(frame.bytes) }))
+  held.splice(held.length - kept.length, kept.length, ...kept)
+}
+
+/**
+ * For a waiting fsync: makes `frames`, the last ones held, durable by the flush log; they may stay
+ * held then. False: too many for it, or given up.
+ */
+function flushAhead(frames: readonly Frame[]): boolean {
+  const last = frames.at(-1)
+  if (last === undefined || syncUpTo > committed || heldBytes > COMMIT_BYTES_HELD_MAX) return false
+  let flushed = false
+  const done = insist(() => {
+    // While it was refused, the mailbox may have had everything committed.
+    flushed = held.length === 0 || journal.flushAhead(frames)
+  })
+  if (!done || !flushed || held.length === 0) return false
+  becomeDurable(last.lastSeq)
+  return true
+}
+
+function becomeDurable(seq: bigint): void {
+  durable = seq
+  native.journaled(options.handle, seq)
 }
 
 /** Makes what is committed durable: at once for an fsync, else in its own time. */
 function makeDurable(wanted: boolean): boolean {
-  if (committed === durable) return true
+  if (committed <= durable) return true
   const due = Date.now() >= nextSync || journal.unflushedBytes >= SYNC_BYTES_MAX
   if (!wanted && !due) return true
   if (!insist(() => (due ? journal.sync() : journal.flush()))) return false
   if (due) nextSync = Date.now() + SYNC_INTERVAL_MS
-  durable = committed
-  native.journaled(options.handle, durable)
+  becomeDurable(committed)
   return true
 }
 
@@ -170,18 +233,13 @@ function applyRetention(): void {
 function drain(): void {
   while (!abandoned) {
     readMailbox()
-    const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, DRAIN_WAIT_MS)
-    const last = taken.frames[taken.frames.length - 1]
-    if (last !== undefined) {
-      if (!insist(() => commit(taken.frames))) return
-      committed = last.lastSeq
-      native.committed(options.handle, committed)
-      totals.frames += taken.frames.length
-      totals.commits += 1
-      for (const { bytes } of taken.frames) totals.bytes += bytes.length
-    }
-    if (!makeDurable(taken.flushWanted || taken.stopped || syncAsked)) return
-    syncAsked = false
+    const wait = held.length === 0 ? DRAIN_WAIT_MS : Math.max(0, commitBy - Date.now())
+    const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, wait)
+    hold(taken.frames)
+    const ahead = taken.flushWanted && flushAhead(taken.frames)
+    if (ahead && Date.now() < commitBy) keep(taken.frames)
+    else if (!insist(commit)) return
+    if (!ahead && !makeDurable(taken.flushWanted || taken.stopped || syncUpTo > durable)) return
     if (taken.stopped) return
     if (Date.now() >= nextReport) {
       nextReport = Date.now() + DRAIN_REPORT_MS

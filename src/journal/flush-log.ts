@@ -4,8 +4,7 @@
  * An fsync of an application waits for the journal. A durable LMDB commit costs two flushes of the
  * disk, one after the other (pages, then the meta page); this log costs one, of a file whose blocks
  * exist already. It holds the frames since the last durable snapshot of LMDB (`snapshot.ts`), in
- * order, from its start. After power loss they are appended to that snapshot again; at any other
- * time nobody reads it.
+ * order, from its start, and gets them before LMDB does. The next start appends what LMDB lacks.
  *
  * Invariant: frames in the log continue the snapshot without a gap; what lies behind them is of an
  * earlier round and does not continue the chain, so a reader stops there.

@@ -27,6 +27,7 @@ import { FlushLog } from './flush-log.js'
 import { decodeMeta, encodeMeta, freshMeta, type JournalMeta } from './meta.js'
 import { restoreSnapshot, Snapshots } from './snapshot.js'
 
+const FILE = 'data.mdb'
 const META_KEY = Buffer.from('state')
 /** Frames read under one read transaction: a long reader would stop the reuse of pages. */
 const FRAMES_PER_READ = 16
@@ -91,6 +92,8 @@ export class Journal {
   /** Frames appended since the last `flush` or `sync`: first seqs, and their bytes together. */
   #unflushed: bigint[] = []
   #unflushedBytes = 0
+  /** Last seq of what the flush log got before LMDB did. */
+  #ahead = 0n
   #closed = false
 
   private constructor(path: string, readOnly: boolean, env: Environment) {
@@ -115,7 +118,7 @@ export class Journal {
    */
   static open(options: JournalOptions): Journal {
     const { path, uuid, create = false, readOnly = false, afterPowerLoss = false } = options
-    const present = existsSync(join(path, 'data.mdb'))
+    const present = existsSync(join(path, FILE))
     if (!present && (!create || readOnly || uuid === undefined)) {
       throw new HoldfastError('JOURNAL_MISSING', `no journal at ${path}`, { op: 'journal.open' })
     }
@@ -134,7 +137,7 @@ export class Journal {
     }
     try {
       journal.#identify(path, uuid)
-      if (!readOnly) journal.#begin(afterPowerLoss)
+      if (!readOnly) journal.#begin()
     } catch (error) {
       void journal.close()
       throw error
@@ -160,15 +163,19 @@ export class Journal {
     }
   }
 
-  /** Makes sure that the first commit starts from a pinned, durable snapshot. */
-  #begin(afterPowerLoss: boolean): void {
-    if (afterPowerLoss) {
-      const frames = [...(this.#writer?.log.framesAfter(this.end()) ?? [])]
-      this.#commit(() => {
-        for (const { firstSeq, bytes } of frames) this.#frames.put(seqKey(firstSeq), bytes)
-      })
-    }
+  /**
+   * Takes over what only the flush log has, after the death of the machine or of the process. Then
+   * the first commit starts from a pinned, durable snapshot.
+   */
+  #begin(): void {
+    const frames = [...(this.#writer?.log.framesAfter(this.end()) ?? [])]
+    if (frames.length > 0) this.append(frames)
     this.sync()
+  }
+
+  /** LMDB's file. */
+  get file(): string {
+    return join(this.path, FILE)
   }
 
   meta(): JournalMeta {
@@ -201,6 +208,7 @@ export class Journal {
       for (const { firstSeq, bytes } of frames) this.#frames.put(seqKey(firstSeq), bytes)
     })
     for (const { firstSeq, bytes } of frames) {
+      if (firstSeq <= this.#ahead) continue
       this.#unflushed.push(firstSeq)
       this.#unflushedBytes += bytes.length
     }
@@ -211,30 +219,33 @@ export class Journal {
     return this.#unflushedBytes
   }
 
-  /**
-   * Makes all appended frames outlive the machine, by way of the flush log if they are few.
-   * JOURNAL_FULL or JOURNAL_WRITE.
-   */
+  /** Makes all appended frames outlive the machine. JOURNAL_FULL or JOURNAL_WRITE. */
   flush(): void {
+    if (this.#unflushed.length > 0 && !this.flushAhead([])) this.sync()
+  }
+
+  /**
+   * Makes frames outlive the machine, with all before them, by one write to the flush log: sooner
+   * than LMDB could. The caller appends them next. False: they are too many for the log, which is
+   * unchanged; append, then `sync`. JOURNAL_FULL or JOURNAL_WRITE.
+   */
+  flushAhead(frames: readonly FrameBytes[]): boolean {
     const writer = this.#writer
-    if (writer === undefined || this.#unflushed.length === 0) return
-    const bytes = this.#unflushedBytes
-    if (bytes > FLUSH_LOG_BATCH_BYTES_MAX || !writer.log.fits(bytes)) {
-      this.sync()
-      return
+    const bytes = frames.reduce((sum, { bytes }) => sum + bytes.length, this.#unflushedBytes)
+    if (writer === undefined || bytes > FLUSH_LOG_BATCH_BYTES_MAX || !writer.log.fits(bytes)) {
+      return false
     }
-    const frames = this.#unflushed.map((seq) => this.#frames.get(seqKey(seq)))
-    if (frames.some((frame) => frame === undefined)) {
-      this.sync() // pruned already
-      return
-    }
+    const before = this.#unflushed.map((seq) => this.#frames.get(seqKey(seq)))
+    if (before.includes(undefined)) return false // pruned already
     try {
-      writer.log.append(frames as Buffer[])
+      writer.log.append([...(before as Buffer[]), ...frames.map(({ bytes }) => bytes)])
     } catch (cause) {
       throw writeError(this.path, cause)
     }
+    this.#ahead = frames.at(-1)?.firstSeq ?? this.#ahead
     this.#unflushed = []
     this.#unflushedBytes = 0
+    return true
   }
 
   /** Makes everything outlive the machine: a durable snapshot of the whole file. */
@@ -251,7 +262,8 @@ export class Journal {
     }
     writer.pin?.done()
     writer.pin = pin
-    writer.log.reset()
+    // What the log has and LMDB has not stays; a reader passes over what is older.
+    if (this.end().lastSeq >= this.#ahead) writer.log.reset()
     this.#unflushed = []
     this.#unflushedBytes = 0
   }
@@ -324,7 +336,7 @@ export class Journal {
     const pages = this.#frames.getStats() as PageStats
     const root = this.#env.getStats() as PageStats & { free?: PageStats }
     const used = pageCount(pages) * pages.pageSize
-    const fileBytes = statSync(join(this.path, 'data.mdb')).size
+    const fileBytes = statSync(this.file).size
     const overhead = (pageCount(root) + 2) * pages.pageSize
     const first = this.firstFrame()
     const last = this.lastFrame()

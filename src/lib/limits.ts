@@ -14,7 +14,11 @@ export const RING_BYTES_MIN = 64 * MiB
 export const RING_WAIT_MS = 30_000
 
 /** Most bytes the drain takes and commits in one transaction. */
-export const DRAIN_BATCH_BYTES_MAX = 32 * MiB
+export const DRAIN_BATCH_BYTES_MAX = 8 * MiB
+/** How long frames that the flush log has may wait for their transaction; others do not wait. */
+export const COMMIT_DELAY_MS = 50
+/** Bytes of frames that may wait for it. */
+export const COMMIT_BYTES_HELD_MAX = 2 * MiB
 /** Longest time the drain waits for records before it looks at its mailbox. */
 export const DRAIN_WAIT_MS = 250
 /** Pause between attempts while the journal's file system refuses frames. */
@@ -23,6 +27,8 @@ export const DRAIN_RETRY_MS = 500
 export const SYNC_INTERVAL_MS = 5_000
 /** Journaled bytes that may wait for that. */
 export const SYNC_BYTES_MAX = 512 * MiB
+/** Journaled bytes after which the kernel is told to write them out and to forget them. */
+export const WRITE_BEHIND_BYTES = 16 * MiB
 /** Size of the flush log, in which an fsync makes frames durable; when full, LMDB is flushed. */
 export const FLUSH_LOG_BYTES = 32 * MiB
 /** More than this is not copied to the flush log: LMDB is flushed instead. */

@@ -189,6 +189,11 @@ export interface Native {
   /** Writes out deferred times and syncs; `finish` also removes the state directory. */
   closeReplay(handle: number, finish: boolean): ReplayPosition
 
+  /** Writes a file out and drops it from the page cache, in a thread of its own, when kicked. */
+  WriteBehind: new (
+    path: string,
+  ) => { kick(): void }
+
   /** Crc32c of a buffer continued from `seed` (0 to start). */
   crc32c(bytes: Buffer, seed: number): number
 }

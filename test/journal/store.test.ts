@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { closeSync, cpSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Journal } from '../../src/journal/store.js'
@@ -124,3 +126,42 @@ t.test('journal: what append returned for is there after SIGKILL', async (t) => 
     t.equal((await verifyJournal({ path })).problemCount, 0)
   }
 })
+
+t.test(
+  'journal: the flush log is ahead of LMDB, and the next start takes over from it',
+  async (t) => {
+    const path = t.testdir()
+    const journal = Journal.open({ path, uuid: UUID, create: true })
+    t.teardown(() => journal.close())
+    const frames = makeFrames({ count: 9 })
+    const dead = async (name: string) => {
+      const copy = `${path}-${name}`
+      t.teardown(() => rmSync(copy, { recursive: true }))
+      cpSync(path, copy, { recursive: true })
+      const again = Journal.open({ path: copy, uuid: UUID, afterPowerLoss: name === 'power' })
+      const { lastSeq } = again.end()
+      await again.close()
+      t.equal((await verifyJournal({ path: copy })).problemCount, 0)
+      return lastSeq
+    }
+    journal.append(frames.slice(0, 2))
+    t.ok(journal.flushAhead(frames.slice(2, 4)), 'with what was appended and not flushed')
+    t.equal(journal.end().lastSeq, 6n, 'LMDB does not have it')
+    t.equal(await dead('power'), 12n)
+    t.equal(await dead('process'), 12n)
+    journal.sync()
+    t.equal(await dead('synced'), 12n, 'a snapshot meanwhile loses nothing')
+    journal.append(frames.slice(2, 5))
+    t.equal(journal.end().lastSeq, 15n)
+    t.equal(journal.unflushedBytes, frames[4]?.bytes.length, 'only the last is not durable')
+    t.ok(journal.flushAhead(frames.slice(5, 7)))
+    t.equal(await dead('again'), 21n)
+    const log = openSync(join(path, 'flush.log'), 'r+')
+    const torn = readFileSync(join(path, 'flush.log')).indexOf(frames[6]?.bytes ?? '')
+    writeSync(log, Buffer.of(0xff, 0xff), 0, 2, torn + 100)
+    closeSync(log)
+    t.equal(await dead('torn'), 18n, 'up to the frame that is torn')
+    const large = makeFrames({ count: 1, recordsPerFrame: 5, payloadBytes: 1 << 20 })
+    t.notOk(journal.flushAhead(large), 'too large for the log')
+  },
+)

@@ -9,3 +9,4 @@ mod registry;
 mod replay;
 mod stats;
 mod volume;
+mod write_behind;

@@ -272,7 +272,7 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
 pub fn close_volume(handle: u32) -> Result<(), JsError> {
     let open = registry::get(handle)?;
     let ring = &open.volume.ring;
-    if ring.journaled_seq() >= ring.captured_seq() {
+    if ring.is_empty() {
         ring.remove();
     }
     registry::remove(handle);

@@ -28,8 +28,6 @@ pub struct DrainState {
 /// What wakes the drain and the fsyncs that wait for it.
 #[derive(Default)]
 pub struct Signal {
-    /// An fsync wants everything up to this seq to be durable.
-    flush_wanted: u64,
     stopping: bool,
     /// errno for which the journal takes no frames; 0: it does.
     error: i32,
@@ -89,7 +87,7 @@ impl Ring {
             self.wake_bytes.store(max as u64, Ordering::Relaxed);
             self.drain_waits.store(true, Ordering::SeqCst);
             loop {
-                out.flush_wanted = s.flush_wanted > self.journaled_seq();
+                out.flush_wanted = self.flush_wanted.load(Ordering::SeqCst) > self.journaled_seq();
                 let enough = self.pending_bytes.load(Ordering::Relaxed) >= max as u64;
                 if enough || out.flush_wanted || s.stopping {
                     break;
@@ -242,19 +240,23 @@ impl Ring {
         }
     }
 
-    /// Everything up to `seq` is durable: wakes fsyncs.
+    /// Nothing is left that the journal has not committed.
+    pub fn is_empty(&self) -> bool {
+        let d = self.drain.lock();
+        d.taken.is_empty() && d.next > self.captured_seq()
+    }
+
+    /// Everything up to `seq` outlives the machine: wakes fsyncs. The ring keeps it until it is
+    /// committed.
     pub fn journaled_up_to(&self, seq: u64) {
-        self.committed_up_to(seq);
         self.journaled.fetch_max(seq, Ordering::SeqCst);
-        let mut s = self.signal.lock();
-        s.error = 0;
+        self.signal.lock().error = 0;
         self.flushed.notify_all();
     }
 
     /// The journal takes no frames (errno), or does again (0).
     pub fn journal_failed(&self, errno: i32) {
-        let mut s = self.signal.lock();
-        s.error = errno;
+        self.signal.lock().error = errno;
         self.flushed.notify_all();
     }
 
@@ -264,14 +266,13 @@ impl Ring {
 
     /// Asks for durability up to `seq` without waiting.
     pub fn want_flush(&self, seq: u64) {
-        if self.journaled_seq() >= seq {
-            return;
+        if self.journaled_seq() >= seq || self.flush_wanted.fetch_max(seq, Ordering::SeqCst) >= seq
+        {
+            return; // done, or asked for by somebody else
         }
-        let mut s = self.signal.lock();
-        if s.flush_wanted < seq {
-            s.flush_wanted = seq;
-            self.wake_drain.notify_one();
-        }
+        // Locked for a moment, so that the drain does not miss it between its look and its wait.
+        drop(self.signal.lock());
+        self.wake_drain.notify_one();
     }
 
     /// Waits until everything up to `seq` is durable in the journal, or the journal's errno.

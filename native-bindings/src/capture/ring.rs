@@ -134,6 +134,8 @@ pub struct Ring {
     pub(super) journaled_bytes: AtomicU64,
     pub(super) journaled_at: AtomicU64,
     pub(super) journaled: AtomicU64,
+    /// An fsync wants everything up to this seq to be durable.
+    pub(super) flush_wanted: AtomicU64,
     pub(super) drain: Mutex<super::drain::DrainState>,
     pub(super) signal: Mutex<super::drain::Signal>,
     pub(super) wake_drain: Condvar,
@@ -256,6 +258,7 @@ impl Ring {
             journaled_bytes: AtomicU64::new(0),
             journaled_at: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
+            flush_wanted: AtomicU64::new(0),
             drain: Mutex::new(super::drain::DrainState::default()),
             signal: Mutex::new(super::drain::Signal::default()),
             wake_drain: Condvar::new(),

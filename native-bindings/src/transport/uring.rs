@@ -361,6 +361,10 @@ impl Uring {
                 return true;
             }
         }
+        if matches!(request.header.opcode, abi::FSYNC | abi::FSYNCDIR) {
+            // The drain wakes up while the request finds its thread.
+            self.volume.ring.want_flush(self.volume.ring.captured_seq());
+        }
         if self.may_wait(&request) && self.hand_over(queue, index) {
             return false;
         }
