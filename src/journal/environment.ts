@@ -35,7 +35,8 @@ export function openEnvironment(path: string, readOnly: boolean): Environment {
     mapSize: JOURNAL_MAP_BYTES,
     overlappingSync: false,
     noSync: true,
-    noReadAhead: true,
+    // Readers go through frames in order; the writer looks at pages here and there.
+    noReadAhead: !readOnly,
     noMemInit: true,
     keyEncoding: 'binary',
     encoding: 'binary',
