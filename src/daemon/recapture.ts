@@ -117,7 +117,11 @@ export class Recapture {
       if (Date.now() < this.#retryAt) return 'needed'
       this.#errorsBefore = stats.scanErrors
       const objects = await objectsAfter(journalPath, this.#need.afterSeq)
-      native.startScan(this.#handle, { changedSinceNs: this.#need.sinceNs, objects })
+      native.startScan(this.#handle, {
+        changedSinceNs: this.#need.sinceNs,
+        objects,
+        baseline: false,
+      })
       this.#started = true
       return 'running'
     }

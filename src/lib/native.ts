@@ -121,6 +121,17 @@ export interface ReplayOptions {
   uuid: Buffer
   /** Directory of the replay's own state: position, object map. On the target's file system. */
   state: string
+  /** Where a new state starts, when that is not the beginning. */
+  start?: ReplayStart
+}
+
+/** Where a new replay starts when the target is not a copy of the base. */
+export interface ReplayStart {
+  seq: bigint
+  /** Chain value there (8 bytes). */
+  chain: Buffer
+  /** Scans under way there: a bit for each kind; the target is whole when they have ended. */
+  scans: number
 }
 
 export interface ReplayPosition {
@@ -130,6 +141,8 @@ export interface ReplayPosition {
   records: bigint
   bytes: bigint
   objects: number
+  /** Scans under way at this position: a bit for each kind. */
+  scans: number
 }
 
 export interface ScanOptions {
@@ -137,6 +150,8 @@ export interface ScanOptions {
   changedSinceNs: bigint
   /** Also image these objects (ino, gen) whatever their change time, as [ino0, gen0, ino1, …]. */
   objects: BigUint64Array
+  /** For a replica that has nothing: marks the scan as a baseline, and names every object anew. */
+  baseline: boolean
 }
 
 export interface HoldResult {
@@ -161,6 +176,10 @@ export interface Native {
   committed(handle: number, seq: bigint): void
   /** All frames up to `seq` are durable in the journal: wakes waiting fsyncs. */
   journaled(handle: number, seq: bigint): void
+  /** What fsync does about synchronous replicas: 0 nothing, 1 waits for them, 2 fails with EIO. */
+  setSync(handle: number, mode: number): void
+  /** Every synchronous replica has everything up to `seq`: fsyncs that wait for that return. */
+  acknowledged(handle: number, seq: bigint): void
   /** The journal cannot take frames now (errno, e.g. 28): waiting fsyncs fail with it. 0 clears. */
   journalFailed(handle: number, errno: number): void
   volumeStats(handle: number): VolumeStats

@@ -8,7 +8,10 @@ use crate::interceptor::errno::Errno;
 use crate::interceptor::volume::own_header;
 use crate::interceptor::{Volume, VolumeOptions, Worker};
 use crate::record::{Encoder, Oid, Op, RECORD_HEADER};
-use crate::scan::{recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions};
+use crate::scan::{
+    recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions, KIND_BASELINE,
+    KIND_RECAPTURE,
+};
 use crate::transport::abi;
 use crate::transport::device::{negotiate, Session};
 use crate::transport::mount::{attach, clone_tree, detach, open_device, tune};
@@ -340,6 +343,7 @@ pub fn marker(handle: u32, name: String) -> Result<BigInt, JsError> {
 pub struct JsScanOptions {
     pub changed_since_ns: BigInt,
     pub objects: BigUint64Array,
+    pub baseline: bool,
 }
 
 #[napi]
@@ -348,7 +352,8 @@ pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
     let pairs = options.objects.chunks_exact(2);
     let objects = pairs.map(|p| Oid { ino: p[0], gen: p[1] }).collect();
     let changed_since_ns = u64_of(&options.changed_since_ns);
-    scan(&open.volume, ScanOptions { changed_since_ns, objects })
+    let kind = if options.baseline { KIND_BASELINE } else { KIND_RECAPTURE };
+    scan(&open.volume, ScanOptions { kind, changed_since_ns, objects })
         .map_err(|e| system("starting the re-capture", e))
 }
 

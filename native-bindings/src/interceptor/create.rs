@@ -162,6 +162,7 @@ impl Volume {
         let slot = self.reserve(w, len, objects, |buf| encode(buf, unknown, 0, unknown))?;
         w.creds.assume(r.header.uid, r.header.gid, false);
         let locks = EffectLocks::new([Some(&parent), Some(&inode), None, None]);
+        self.scan.note_entry(&parent);
         // SAFETY: valid strings; AT_EMPTY_PATH links the object of the descriptor.
         let done = check(unsafe {
             let (from, to) = (c"".as_ptr(), name.as_ptr());

@@ -74,6 +74,10 @@ impl Volume {
         w.creds.assume(r.header.uid, r.header.gid, false);
         let other = replaced.as_ref().and_then(|d| d.inode.as_ref());
         let locks = EffectLocks::new([Some(&old_parent), Some(&new_parent), moved.as_ref(), other]);
+        self.scan.note_entry(&new_parent);
+        if exchange {
+            self.scan.note_entry(&old_parent);
+        }
         // SAFETY: valid strings.
         let done = check(unsafe {
             let (from, to) = (old_name.as_ptr(), new_name.as_ptr());

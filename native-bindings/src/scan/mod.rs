@@ -12,11 +12,18 @@ pub use intents::recover_intents;
 pub use outside::recapture_paths;
 pub use walk::{start_scan, ScanOptions};
 
+use crate::interceptor::handle::FileHandle;
+use crate::interceptor::table::Inode;
+use crate::record::Oid;
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Kinds of SCAN_BEGIN and SCAN_END.
 pub const KIND_INTENTS: u8 = 0;
 pub const KIND_RECAPTURE: u8 = 1;
+/// All of the tree, for a replica that has none of it.
+pub const KIND_BASELINE: u8 = 2;
 
 /// Progress of a scan, for status.
 #[derive(Default)]
@@ -28,9 +35,20 @@ pub struct ScanState {
     pub imaged: AtomicU64,
     pub bytes: AtomicU64,
     pub errors: AtomicU64,
+    /// Directories that something was moved or linked into meanwhile, perhaps from where the walk
+    /// has not been: what a reader passed over, the walk has to show again.
+    pub entered: Mutex<HashMap<Oid, FileHandle>>,
 }
 
 impl ScanState {
+    /// An object is about to get a name in `dir`. Call under the directory's effect lock, before the
+    /// operation: a walk that takes the note then waits for its end.
+    pub fn note_entry(&self, dir: &Inode) {
+        if self.running.load(Ordering::Acquire) {
+            self.entered.lock().insert(dir.oid, dir.handle);
+        }
+    }
+
     fn count(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
