@@ -1,5 +1,5 @@
 // The main job, live and in under a minute: protect a directory, work in it, kill the daemon in the
-// middle, recover, replay the journal onto a copy of the base, compare. Everything it makes is in
+// middle, recover, replay the journal onto a copy of the base, compare, ship it to a replica. Everything it makes is in
 // one temporary directory and is removed at the end, also after a failure.
 import { execFileSync, spawn } from 'node:child_process'
 import * as fs from 'node:fs'
@@ -19,6 +19,14 @@ const env = {
   HOLDFAST_STATE_ROOT: join(home, 'state'),
   HOLDFAST_RUN_DIR: join(home, 'run'),
 }
+/** A second host, as far as holdfast is concerned: state, run directory and identity of its own. */
+const other = {
+  ...process.env,
+  HOLDFAST_STATE_ROOT: join(home, 'other', 'state'),
+  HOLDFAST_RUN_DIR: join(home, 'other', 'run'),
+}
+const replicas = join(home, 'other', 'replicas')
+let server
 const colour = process.stdout.isTTY === true && !process.env.NO_COLOR
 const bold = (text) => (colour ? `\u001b[1m${text}\u001b[22m` : text)
 const dim = (text) => (colour ? `\u001b[2m${text}\u001b[22m` : text)
@@ -29,17 +37,42 @@ function step(text) {
 }
 
 /** Runs a command; its output is returned, and shown with `show`. */
-function run(command, args, { show = false, input } = {}) {
-  const output = execFileSync(command, args, { env, input, stdio: ['pipe', 'pipe', 'inherit'] })
+function run(command, args, { show = false, input, on = env } = {}) {
+  const options = { env: on, input, stdio: ['pipe', 'pipe', show ? 'inherit' : 'pipe'] }
+  const output = execFileSync(command, args, options)
   const text = output.toString().trimEnd()
   if (show && text !== '') console.log(text.replace(/^/gm, '    '))
   return text
 }
 
 /** Runs holdfast, saying how to type it. */
-function holdfast(args, { show = true } = {}) {
-  console.log(dim(`  $ holdfast ${args.join(' ').replaceAll(home, '…')}`))
-  return run(process.execPath, [cli, ...args], { show })
+function holdfast(args, { show = true, on = env } = {}) {
+  const host = on === other ? 'replica ' : ''
+  const typed = args
+    .join(' ')
+    .replaceAll(home, '…')
+    .replace(/(holdfast-.{12})\S+/, '$1…')
+  console.log(dim(`  ${host}$ holdfast ${typed}`))
+  return run(process.execPath, [cli, ...args], { show, on })
+}
+
+/** The replica host, as a service would run it; resolves when it listens. */
+async function startReplicaHost(address) {
+  const args = ['replica', 'serve', '--listen', address, '--root', replicas]
+  console.log(dim(`  replica $ holdfast ${args.join(' ').replaceAll(home, '…')} &`))
+  server = spawn(process.execPath, [cli, ...args], {
+    env: other,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  let said = ''
+  await new Promise((resolve, reject) => {
+    server.stderr.on('data', (piece) => {
+      said += piece
+      if (said.includes('"serving"')) resolve()
+    })
+    server.once('exit', () => reject(new Error(`the replica server ended: ${said}`)))
+  })
+  server.removeAllListeners('exit')
 }
 
 const status = () => JSON.parse(run(process.execPath, [cli, 'status', 'quickstart', '--json']))
@@ -119,6 +152,7 @@ function startApplications() {
 }
 
 function cleanUp() {
+  server?.kill('SIGKILL')
   try {
     execFileSync(process.execPath, [cli, 'unmount', 'quickstart', '--force'], {
       env,
@@ -184,11 +218,26 @@ async function main() {
   console.log(dim('  $ treecmp …/data …/copy'))
   console.log(run(treecmp, [data, copy]).replace(/^/gm, '    '))
 
-  step('8. Stop protecting it')
+  step('8. A replica on another host: introduce the two, ship, wait, compare')
+  const address = `127.0.0.1:${20_000 + (process.pid % 20_000)}`
+  await startReplicaHost(address)
+  const token = holdfast(['peer', 'token', '--address', address, '--name', 'replica'], {
+    show: false,
+    on: other,
+  })
+  holdfast(['peer', 'add', token, '--as', 'primary'])
+  holdfast(['replicate', 'quickstart', '--to', 'replica'])
+  fs.appendFileSync(join(data, 'etc', 'conf-1'), 'while the baseline is under way\n')
+  holdfast(['wait', 'quickstart', '--for', 'applied'])
+  holdfast(['replica', 'list'], { on: other })
+  console.log(dim('  $ treecmp …/data …/other/replicas/quickstart/tree'))
+  console.log(run(treecmp, [data, join(replicas, 'quickstart', 'tree')]).replace(/^/gm, '    '))
+
+  step('9. Stop protecting it')
   holdfast(['unmount', 'quickstart'])
   const seconds = ((performance.now() - begun) / 1000).toFixed(0)
   console.log(`
-${bold(`Done in ${seconds} s: the replayed copy equals the tree.`)} For real use, as root:
+${bold(`Done in ${seconds} s: the replayed copy and the replica equal the tree.`)} For real use, as root:
 
     node ${cli.replace(`${process.cwd()}/`, '')} …     or: npm link, then holdfast …
 
@@ -198,6 +247,7 @@ ${bold(`Done in ${seconds} s: the replayed copy equals the tree.`)} For real use
     holdfast status data --watch              follow it
     holdfast journal tail data -f             who changes what
     holdfast journal replay data --onto /backup/data
+    holdfast replicate data --to replica1     docs/REPLICATION.md
     holdfast unmount data`)
 }
 

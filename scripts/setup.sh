@@ -29,7 +29,7 @@ needed=(
 )
 if [ "$purpose" != run ]; then
   needed+=(
-    mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs setfattr:attr setfacl:acl sqlite3:sqlite3
+    mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs ip:iproute2 nsenter:util-linux setfattr:attr setfacl:acl sqlite3:sqlite3
     /usr/lib/postgresql/15/bin/postgres:postgresql-15 fio:fio stress-ng:stress-ng rsync:rsync
     python3:python3
   )

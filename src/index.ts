@@ -14,12 +14,8 @@
  * Every error is a `HoldfastError` with a stable `code`, the `op` that failed, and a `hint`.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  type CallOptions,
-  ControlClient,
-  type PruneReply,
-  type PruneRequest,
-} from './daemon/client.js'
+import type { CallOptions } from './daemon/call.js'
+import { ControlClient, type PruneReply, type PruneRequest } from './daemon/client.js'
 import { launchDaemon, type StartSummary } from './daemon/launch.js'
 import { planMount } from './daemon/plan.js'
 import {

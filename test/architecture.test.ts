@@ -23,6 +23,7 @@ const SINGLE = [
   '@node-rs/crc32',
   'cli-progress',
   'picocolors',
+  '@peculiar/x509',
 ]
 const LINES_MAX = 450
 

@@ -29,7 +29,7 @@ import { openSandbox } from './harness/sandbox.js'
 import { compareTrees } from './harness/volume.js'
 
 /** Of all four arrangements together. */
-const LOSSES_CI = 16
+const LOSSES_CI = 12
 const RING_BYTES = 64 << 20
 
 const losses = setting('HOLDFAST_LOSSES', LOSSES_CI)

@@ -49,6 +49,7 @@ let heldBytes = 0
 let commitBy = 0
 /** Everything up to this seq is to be committed and durable soon, although no fsync asks for it. */
 let syncUpTo = 0n
+let shipping = false
 let nextReport = 0
 let unwritten = 0
 let committed = 0n
@@ -90,6 +91,10 @@ function answer(request: DrainRequest) {
       return report()
     case 'report':
       return report()
+    case 'ship':
+      shipping = request.on
+      if (shipping) post({ kind: 'committed', seq: committed })
+      return undefined
     case 'sync':
       syncUpTo = native.volumeStats(options.handle).capturedSeq
       return undefined
@@ -167,6 +172,7 @@ function commit(): void {
   heldBytes = 0
   committed = last.lastSeq
   native.committed(options.handle, committed)
+  if (shipping) post({ kind: 'committed', seq: committed })
   if (unwritten < WRITE_BEHIND_BYTES) return
   unwritten = 0
   behind.kick()
@@ -237,7 +243,7 @@ function drain(): void {
     const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, wait)
     hold(taken.frames)
     const ahead = taken.flushWanted && flushAhead(taken.frames)
-    if (ahead && Date.now() < commitBy) keep(taken.frames)
+    if (ahead && !shipping && Date.now() < commitBy) keep(taken.frames)
     else if (!insist(commit)) return
     if (!ahead && !makeDurable(taken.flushWanted || taken.stopped || syncUpTo > durable)) return
     if (taken.stopped) return

@@ -9,6 +9,8 @@ export interface DrainEvents {
   /** The journal refuses frames (an error), or takes them again (null). */
   onFailure(error: ErrorReport | null): void
   onPruned(result: PruneResult): void
+  /** While frames are shipped: the journal has everything up to `seq`. */
+  onCommitted(seq: bigint): void
   /** The worker died: a broken invariant. What is in the ring stays there. */
   onDeath(cause: unknown): void
 }
@@ -41,6 +43,7 @@ export class Drain {
       this.#worker.on('message', (message: DrainMessage) => {
         if (message.kind === 'reply') this.#waiting.get(message.id)?.(message)
         else if (message.kind === 'report') this.#last = message.report
+        else if (message.kind === 'committed') events.onCommitted(message.seq)
         else if (message.kind === 'failure') {
           // A blocked drain posts no reports.
           if (this.#last !== undefined) this.#last = { ...this.#last, failure: message.error }
@@ -79,6 +82,10 @@ export class Drain {
 
   async setRetention(retention: Retention): Promise<void> {
     await this.#ask({ kind: 'setRetention', retention })
+  }
+
+  async ship(on: boolean): Promise<void> {
+    await this.#ask({ kind: 'ship', on })
   }
 
   async freshReport(): Promise<DrainReport> {

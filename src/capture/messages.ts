@@ -19,6 +19,8 @@ export type DrainRequest =
   | { id: number; kind: 'prune'; retention: Retention }
   | { id: number; kind: 'setRetention'; retention: Retention }
   | { id: number; kind: 'report' }
+  /** Whether frames are shipped: then they are committed without delay, and each commit is told. */
+  | { id: number; kind: 'ship'; on: boolean }
   /** Make what is captured durable soon, although no fsync asks for it. */
   | { id: number; kind: 'sync' }
   /** Stop without draining (the journal is full): what is pending stays in the ring. */
@@ -50,6 +52,8 @@ export type DrainMessage =
   | { kind: 'report'; report: DrainReport }
   | { kind: 'failure'; error: ErrorReport | null }
   | { kind: 'pruned'; result: PruneResult }
+  /** The journal has everything up to this seq; told while frames are shipped. */
+  | { kind: 'committed'; seq: bigint }
   /** The journal is open: the drain begins. */
   | { kind: 'opened' }
   /** The journal cannot be opened: there is no drain. */

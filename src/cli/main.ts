@@ -6,7 +6,10 @@ import { VERSION } from '../lib/version.js'
 import { addDoctorCommand } from './commands/doctor.js'
 import { addJournalCommands } from './commands/journal.js'
 import { addMountCommands } from './commands/mount.js'
+import { addPeerCommands } from './commands/peer.js'
 import { addRecaptureCommand } from './commands/recapture.js'
+import { addReplicaCommands } from './commands/replica.js'
+import { addReplicateCommands } from './commands/replicate.js'
 import { addStatusCommands } from './commands/status.js'
 import { exitOnClosedPipe, print, printJson, reportError } from './output.js'
 
@@ -36,6 +39,9 @@ Examples:
   addStatusCommands(program)
   addJournalCommands(program)
   addRecaptureCommand(program)
+  addPeerCommands(program)
+  addReplicateCommands(program)
+  addReplicaCommands(program)
   addDoctorCommand(program)
   program
     .command('version')

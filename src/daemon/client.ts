@@ -1,18 +1,16 @@
 /** Client of the control socket: what the command line and the library use. */
-import { request as httpRequest } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type ErrorReport, errnoOf, HoldfastError } from '../lib/errors.js'
+import { HoldfastError } from '../lib/errors.js'
 import { CONTROL_TIMEOUT_MS, STOP_TIMEOUT_MS } from '../lib/limits.js'
+import { type CallOptions, callControl } from './call.js'
 import { runningDaemon } from './lock.js'
 import { socketPath } from './places.js'
+import type { ReplicaRequest, ReplicaStatus } from './replicas.js'
 import type { Status } from './status.js'
 
 const GONE_POLL_MS = 10
 
-export interface CallOptions {
-  signal?: AbortSignal | undefined
-  timeoutMs?: number
-}
+export type { CallOptions }
 
 export interface PruneRequest {
   toSeq?: number | undefined
@@ -25,6 +23,18 @@ export interface PruneReply {
   bytes: number
   horizon: number
   heldByCheckpoint: boolean
+}
+
+export interface WaitRequest {
+  for: 'logged' | 'applied'
+  seq?: number | undefined
+  peer?: string | undefined
+  waitMs?: number
+}
+
+export interface WaitReply {
+  seq: number
+  replicas: ReplicaStatus[]
 }
 
 /** Speaks to the daemon of one volume. VOLUME_NOT_RUNNING when there is none. */
@@ -80,6 +90,22 @@ export class ControlClient {
     return this.#call('POST', '/v1/recapture', { reason }, options)
   }
 
+  /** Ships the volume to a peer, or changes how. */
+  replicate(request: ReplicaRequest, options?: CallOptions): Promise<ReplicaStatus[]> {
+    return this.#call('POST', '/v1/replicas', request, options)
+  }
+
+  stopReplicating(peer: string, options?: CallOptions): Promise<ReplicaStatus[]> {
+    return this.#call('DELETE', `/v1/replicas/${encodeURIComponent(peer)}`, undefined, options)
+  }
+
+  /** Waits until replicas have what was captured until now, or `seq`. TIMEOUT. */
+  wait(request: WaitRequest, options?: CallOptions): Promise<WaitReply> {
+    const { waitMs = CONTROL_TIMEOUT_MS } = request
+    const timeoutMs = waitMs + CONTROL_TIMEOUT_MS
+    return this.#call('POST', '/v1/wait', { ...request, waitMs }, { timeoutMs, ...options })
+  }
+
   /** Holds I/O for at most `maxMs`; `startNs` is CLOCK_MONOTONIC as a decimal string. */
   hold(maxMs: number, options?: CallOptions): Promise<{ seq: number; startNs: string }> {
     return this.#call('POST', '/v1/hold', { maxMs }, options)
@@ -91,66 +117,19 @@ export class ControlClient {
   }
 
   #call<T>(method: string, path: string, body: unknown, options: CallOptions = {}): Promise<T> {
-    const { timeoutMs = CONTROL_TIMEOUT_MS } = options
-    const deadline = AbortSignal.timeout(timeoutMs)
-    const signal =
-      options.signal === undefined ? deadline : AbortSignal.any([options.signal, deadline])
-    const op = `control ${path.slice('/v1/'.length)}`
-    return new Promise((resolve, reject) => {
-      const fail = (error: Error) => reject(this.#error(error, op, options.signal, timeoutMs))
-      const request = httpRequest(
-        {
-          socketPath: socketPath(this.name),
-          // A connection of its own: one that is kept may be just then closed by a daemon that ends.
-          agent: false,
-          method,
-          path,
-          headers: body === undefined ? {} : { 'content-type': 'application/json' },
-          signal,
-        },
-        (response) => {
-          const parts: Buffer[] = []
-          response.on('data', (part: Buffer) => parts.push(part))
-          response.on('error', fail)
-          response.on('end', () => {
-            const text = Buffer.concat(parts).toString('utf8')
-            const json = response.headers['content-type']?.includes('json') === true
-            const value: unknown = json ? JSON.parse(text) : text
-            if ((response.statusCode ?? 500) < 400) resolve(value as T)
-            else reject(HoldfastError.from(value as ErrorReport))
-          })
-        },
-      )
-      request.on('error', fail)
-      request.end(body === undefined ? undefined : JSON.stringify(body))
-    })
-  }
-
-  #error(
-    error: Error,
-    op: string,
-    aborted: AbortSignal | undefined,
-    timeoutMs: number,
-  ): HoldfastError {
-    const errno = errnoOf(error)
-    if (errno === 'ENOENT' || errno === 'ECONNREFUSED') {
-      return new HoldfastError('VOLUME_NOT_RUNNING', `volume ${this.name} is not mounted`, {
-        op,
-        cause: error,
-        hint: `Start it: holdfast mount ${this.name}`,
-      })
-    }
-    if (aborted?.aborted === true)
-      return new HoldfastError('ABORTED', 'stopped', { op, cause: error })
-    if (error.name === 'TimeoutError' || error.name === 'AbortError') {
-      const message = `the daemon of ${this.name} did not answer within ${timeoutMs / 1000} s`
-      return new HoldfastError('TIMEOUT', message, { op, cause: error })
-    }
-    const message = `cannot speak to the daemon of ${this.name}: ${error.message}`
-    return new HoldfastError('CONTROL', message, {
-      op,
-      cause: error,
-      hint: errno === 'EACCES' ? 'Run as root: the control socket is for root only.' : undefined,
+    const { name } = this
+    return callControl<T>({
+      socket: socketPath(name),
+      method,
+      path,
+      body,
+      options,
+      daemon: `the daemon of ${name}`,
+      absent: () =>
+        new HoldfastError('VOLUME_NOT_RUNNING', `volume ${name} is not mounted`, {
+          op: `control ${path.slice('/v1/'.length)}`,
+          hint: `Start it: holdfast mount ${name}`,
+        }),
     })
   }
 }

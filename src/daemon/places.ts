@@ -14,8 +14,18 @@ export function runDirectory(): string {
   return process.env.HOLDFAST_RUN_DIR ?? '/run/holdfast'
 }
 
+/** What this host is to others: its identity, its peers. No volume can be named so. */
+export function hostDirectory(): string {
+  return join(stateRoot(), '.host')
+}
+
 export function socketPath(name: string): string {
   return join(runDirectory(), `${name}.sock`)
+}
+
+/** Control socket of the replica host. */
+export function replicaSocketPath(): string {
+  return join(runDirectory(), '.replica-host.sock')
 }
 
 export function pidPath(name: string): string {

@@ -6,23 +6,19 @@
  */
 import { createHash, randomUUID } from 'node:crypto'
 import {
-  closeSync,
   existsSync,
-  fsyncSync,
   lstatSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
   realpathSync,
-  renameSync,
   rmSync,
   symlinkSync,
-  writeSync,
 } from 'node:fs'
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
+import { writeFileDurably } from '../lib/files.js'
 import {
   RETAIN_BYTES_DEFAULT,
   RING_BYTES_DEFAULT,
@@ -118,11 +114,7 @@ export function readVolume(stateDirectory: string): Volume | undefined {
 export function writeVolume({ config, stateDirectory }: Volume): void {
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 })
   const path = join(stateDirectory, FILE)
-  const fd = openSync(`${path}.new`, 'w', 0o600)
-  writeSync(fd, `${JSON.stringify(config, null, 2)}\n`)
-  fsyncSync(fd)
-  closeSync(fd)
-  renameSync(`${path}.new`, path)
+  writeFileDurably(path, `${JSON.stringify(config, null, 2)}\n`)
   link(config.name, stateDirectory)
 }
 

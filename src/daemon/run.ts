@@ -12,6 +12,7 @@ import { socketPath } from './places.js'
 import type { Volume } from './registry.js'
 import type { Status } from './status.js'
 import { ProtectedVolume, type StartResult } from './volume.js'
+import { addVolumeRoutes } from './volume-routes.js'
 
 export interface RunOptions {
   volume: Volume
@@ -65,9 +66,8 @@ export async function runDaemon({ volume, force, log }: RunOptions): Promise<Dae
     end(0)
   }
   control = await ControlServer.listen({
-    volume: running,
     socket: socketPath(volume.config.name),
-    onStop: stop,
+    addRoutes: (app) => addVolumeRoutes(app, { volume: running, onStop: stop }),
   })
   onSignals(stop, log)
   notifyServiceManager('READY=1')

@@ -5,6 +5,7 @@ import type { WatcherCounters } from '../capture/watcher.js'
 import type { RecaptureNeed } from '../journal/meta.js'
 import type { VolumeStats } from '../lib/native.js'
 import type { Volume } from './registry.js'
+import type { ReplicaStatus } from './replicas.js'
 
 /**
  * `protected`: every acknowledged change is or will be in the journal. `recapturing`: the journal
@@ -72,6 +73,8 @@ export interface Status {
     errors: number
   }
   outOfBand: { watching: boolean; events: number; objects: number }
+  /** Replicas that this volume is shipped to. */
+  replicas: ReplicaStatus[]
   lastFsyncNs: number
   held: boolean
   inodes: number
@@ -97,6 +100,7 @@ export interface StatusInputs {
   ringPath: string
   journalPath: string
   checkpoint: { seq: bigint; timeNs: bigint } | null
+  replicas: ReplicaStatus[]
 }
 
 export function makeStatus(inputs: StatusInputs): Status {
@@ -171,6 +175,7 @@ export function makeStatus(inputs: StatusInputs): Status {
       events: watcher?.events ?? 0,
       objects: watcher?.objects ?? 0,
     },
+    replicas: inputs.replicas,
     lastFsyncNs: Number(stats.lastFsyncNs),
     held: stats.held,
     inodes: stats.inodes,

@@ -16,6 +16,7 @@ import { errnoOf, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
   CHECKPOINT_INTERVAL_MS,
   OCCUPANTS_SHOWN_MAX,
+  REPLICA_FINISH_MS,
   STOP_DRAIN_MS,
   TICK_MS,
 } from '../lib/limits.js'
@@ -32,6 +33,8 @@ import { checkMachine, checkNotServed } from './preflight.js'
 import { checkVolume, openDataPlane, openJournal, prepareMountpoint, ringOf } from './prepare.js'
 import { Recapture, recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
+import { Replicas } from './replicas.js'
+import { shipped } from './shipped.js'
 import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
 
 const FOLLOW_POLL_MS = 50
@@ -62,6 +65,7 @@ interface Parts {
   chores: Chores
   checkpointer: Checkpointer
   recapture: Recapture
+  replicas: Replicas
 }
 
 export class ProtectedVolume {
@@ -136,6 +140,7 @@ export class ProtectedVolume {
     this.#timers.push(setInterval(() => void this.#checkpoint(), CHECKPOINT_INTERVAL_MS))
     if (provable) await this.checkpoint()
     await this.#parts.drain.freshReport()
+    await this.#parts.replicas.start()
     void this.#tick().then(() => this.#followRecapture())
   }
 
@@ -171,6 +176,7 @@ export class ProtectedVolume {
           'the wall clock went backwards: change times prove nothing until a checkpoint',
         )
       }
+      this.#parts.replicas.tick()
       await this.#watchGaps(stats)
       await this.#advanceRecapture()
     } catch (error) {
@@ -232,6 +238,7 @@ export class ProtectedVolume {
       ringPath: this.#ring,
       journalPath: journalPath(this.volume.stateDirectory),
       checkpoint: checkpointer.last ?? drain.report?.meta.checkpoint ?? null,
+      replicas: this.#parts.replicas.status,
     })
   }
 
@@ -255,6 +262,10 @@ export class ProtectedVolume {
     return capturedSeq
   }
 
+  get replicas(): Replicas {
+    return this.#parts.replicas
+  }
+
   marker(name: string): bigint {
     return native.marker(this.#parts.handle, name)
   }
@@ -270,7 +281,8 @@ export class ProtectedVolume {
 
   async prune(retention: Retention): Promise<PruneResult> {
     await this.checkpoint()
-    return this.#parts.drain.prune(retention)
+    const { keepAfter } = this.#parts.replicas
+    return this.#parts.drain.prune({ ...retention, keepAfter })
   }
 
   /** Changes retention for good. */
@@ -279,7 +291,8 @@ export class ProtectedVolume {
     options.retainBytes = retention.maxBytes ?? null
     options.retainAgeMs = retention.maxAgeMs ?? null
     writeVolume(this.volume)
-    await this.#parts.drain.setRetention(retention)
+    const { keepAfter } = this.#parts.replicas
+    await this.#parts.drain.setRetention({ ...retention, keepAfter })
   }
 
   /** Compares the whole tree with what the journal should know, by imaging all of it. */
@@ -307,7 +320,7 @@ export class ProtectedVolume {
     this.#state = 'stopping'
     for (const timer of this.#timers) clearInterval(timer)
     await this.#watcher?.close()
-    const { handle, drain, chores, recapture } = this.#parts
+    const { handle, drain, chores, recapture, replicas } = this.#parts
     const drained = await Promise.race([
       drain.drained.then(() => true),
       sleep(STOP_DRAIN_MS, false, { ref: false }),
@@ -319,6 +332,8 @@ export class ProtectedVolume {
       this.log.warn('the journal takes nothing: the rest stays in the capture ring')
       await drain.abandon()
     } else await drain.updateMeta({ clean: true })
+    await replicas.finish(REPLICA_FINISH_MS)
+    await replicas.close()
     await drain.close()
     await chores.close()
     native.closeVolume(handle)
@@ -358,9 +373,9 @@ function startParts(
   { log, onFatal, clock = systemClock }: StartOptions,
 ): Parts {
   const { config, stateDirectory } = volume
-  const { retainBytes, retainAgeMs } = config.options
   const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
-  const retention = { maxBytes: retainBytes ?? undefined, maxAgeMs: retainAgeMs ?? undefined }
+  const retention = retentionOf(volume)
+  let onCommitted: (seq: bigint) => void = () => {}
   const chores = new Chores()
   const drain = new Drain(
     { handle, journalPath: journalPath(stateDirectory), uuid, retention },
@@ -369,12 +384,30 @@ function startParts(
         if (error === null) log.info('the journal takes frames again')
         else log.error({ error }, 'the journal takes no frames; the capture ring keeps them')
       },
+      onCommitted: (seq) => onCommitted(seq),
       onPruned: (result) => log.info({ pruned: result }, 'pruned by retention'),
       onDeath: onFatal,
     },
   )
   const checkpointer = new Checkpointer({ handle, drain, chores, clock })
   const recapture = new Recapture(handle, drain, need)
+  const replicas = new Replicas({
+    stateDirectory,
+    volume: shipped({ volume, handle, drain, recapture }),
+    capturedSeq: () => native.volumeStats(handle).capturedSeq,
+    journalBytes: () => drain.report?.journal.usedBytes ?? 0,
+    keepAfter: (keepAfter) => void drain.setRetention({ ...retentionOf(volume), keepAfter }),
+    acknowledged: (seq) => native.acknowledged(handle, seq),
+    setSync: (mode) => native.setSync(handle, mode),
+    ship: (on) => void drain.ship(on),
+    log,
+  })
+  onCommitted = (seq) => replicas.advanced(seq)
   log.info({ uuid: config.uuid }, 'volume opened')
-  return { handle, drain, chores, checkpointer, recapture }
+  return { handle, drain, chores, checkpointer, recapture, replicas }
+}
+
+function retentionOf({ config }: Volume): Retention {
+  const { retainBytes, retainAgeMs } = config.options
+  return { maxBytes: retainBytes ?? undefined, maxAgeMs: retainAgeMs ?? undefined }
 }

@@ -3,7 +3,8 @@
  * not shrink (LMDB).
  *
  * Never pruned: the last frame (it carries the chain) and frames after the last checkpoint (a
- * re-capture after power loss reads which objects they name).
+ * re-capture after power loss reads which objects they name). A replica's log has no checkpoints of
+ * its own; what its tree lacks is kept by `keepAfter`.
  */
 import { PRUNE_FRAMES_PER_TXN } from '../lib/limits.js'
 import type { JournalEnd } from '../record/frame.js'
@@ -16,6 +17,8 @@ export interface Retention {
   maxBytes?: number | undefined
   /** Frames whose last record is older than this many milliseconds are pruned. */
   maxAgeMs?: number | undefined
+  /** Frames with a later seq stay whatever else is said: a replica lacks them. */
+  keepAfter?: bigint | undefined
 }
 
 export interface PruneResult {
@@ -32,7 +35,9 @@ export function prune(journal: Journal, retention: Retention, nowMs = Date.now()
   const result: PruneResult = { frames: 0, bytes: 0, horizon: 0n, heldByCheckpoint: false }
   const { checkpoint, horizon } = journal.meta()
   result.horizon = horizon?.lastSeq ?? 0n
-  const floor = checkpoint?.seq ?? result.horizon
+  const { keepAfter } = retention
+  const proven = checkpoint?.seq ?? keepAfter ?? result.horizon
+  const floor = keepAfter !== undefined && keepAfter < proven ? keepAfter : proven
   const lastFrame = journal.lastFrame()
   if (lastFrame === undefined) return result
   const oldestNs =

@@ -322,6 +322,17 @@ export class Journal {
     }
   }
 
+  /** Forgets all frames; the next one follows `horizon`. */
+  startOver(horizon: JournalEnd): void {
+    const meta = { ...this.meta(), horizon, checkpoint: null }
+    this.#commit(() => {
+      this.#frames.clearSync()
+      this.#metaDb.put(META_KEY, encodeMeta(meta))
+    })
+    this.#ahead = 0n
+    this.sync()
+  }
+
   /** Deletes frames by their first seq and records the new horizon, in one transaction. */
   removeFrames(firstSeqs: readonly bigint[], horizon: JournalEnd): void {
     const meta = { ...this.meta(), horizon }

@@ -85,6 +85,18 @@ const REGISTRY = {
   REPLAY_TARGET: [ExitCode.refused, 'EINVAL'],
   REPLAY_STATE: [ExitCode.refused, 'EINVAL'],
   REPLAY_INTERNAL: [ExitCode.failed, 'EIO'],
+  // Other hosts
+  PEER_NOT_FOUND: [ExitCode.notFound, 'ENOENT'],
+  PEER_EXISTS: [ExitCode.refused, 'EEXIST'],
+  PEER_UNKNOWN: [ExitCode.refused, 'EACCES'],
+  PEER_REFUSED: [ExitCode.refused, 'ECONNREFUSED'],
+  PEER_SILENT: [ExitCode.failed, 'ETIMEDOUT'],
+  CONNECTION: [ExitCode.failed, 'ECONNRESET'],
+  PROTOCOL: [ExitCode.damaged, 'EPROTO'],
+  PROTOCOL_VERSION: [ExitCode.refused, 'EPROTO'],
+  TOKEN: [ExitCode.refused, 'EACCES'],
+  IDENTITY: [ExitCode.refused, 'EKEYREJECTED'],
+  NOT_REPLICATED: [ExitCode.notFound, 'ENOENT'],
   // The machinery
   NATIVE_MISSING: [ExitCode.failed, 'ENOSYS'],
   NATIVE: [ExitCode.failed, 'EIO'],

@@ -73,6 +73,47 @@ export const HOLD_MS_MAX = 10_000
 /** Longest name of a marker. */
 export const MARKER_NAME_BYTES_MAX = 255
 
+/** Longest message between two hosts: a frame and its header. Longer ends the connection. */
+export const MESSAGE_BYTES_MAX = 8 * MiB
+/** Longest header of a message. */
+export const MESSAGE_HEADER_BYTES_MAX = 16 * KiB
+/** A host that has nothing to say says so this often. */
+export const PEER_PING_MS = 2_000
+/** A connection on which nothing was heard for this long is given up. */
+export const PEER_SILENCE_MS_MAX = 10_000
+/** Longest time for making a connection, its TLS handshake included. */
+export const CONNECT_MS_MAX = 10_000
+/** Longest time a stranger may take for the TLS handshake, */
+export const HANDSHAKE_MS_MAX = 5_000
+/** and then for its first message. */
+export const FIRST_MESSAGE_MS_MAX = 5_000
+/** Connections to a replica server; further ones are closed at once. */
+export const CONNECTIONS_WAITING_MAX = 256
+/** Pause before a connection is tried again: doubled from the first to the second, with jitter. */
+export const RECONNECT_MS_MIN = 200
+export const RECONNECT_MS_MAX = 10_000
+/** Bytes sent and not yet logged at the replica; beyond, shipping waits. */
+export const SHIP_WINDOW_BYTES = 32 * MiB
+/** Frames sent before other work of the event loop gets its turn. */
+export const SHIP_FRAMES_PER_TURN = 32
+/** Bytes received and not yet logged; beyond, the replica stops reading from the connection. */
+export const REPLICA_QUEUE_BYTES_MAX = 64 * MiB
+/** Bytes of frames that a replica makes durable together. */
+export const LOG_BATCH_BYTES_MAX = 8 * MiB
+/** Size of a replica's log: older frames go once they are applied. */
+export const LOG_KEEP_BYTES = 1 * GiB
+export const LOG_PRUNE_INTERVAL_MS = 5_000
+/** How often a replay under way says how far it is. */
+export const APPLY_REPORT_MS = 5
+/** How long fsync waits for a synchronous replica that is lost. */
+export const SYNC_LOSS_MS = 10_000
+/** How long an orderly stop gives connected replicas for the last changes. */
+export const REPLICA_FINISH_MS = 5_000
+/** Journal size up to which frames are kept for a replica that lacks them; then it starts anew. */
+export const REPLICA_HOLD_BYTES_MAX = 128 * GiB
+/** How long the secret of a token is good. */
+export const INVITATION_MS = 15 * 60_000
+
 /** Out-of-band events collected for this long before the paths are re-captured. */
 export const WATCH_DEBOUNCE_MS = 100
 /** Most paths in one re-capture call; further ones wait for the next. */

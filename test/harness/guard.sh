@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # guard.sh ROOT: waits until its input ends (the test is over, or dead), then clears what was made
-# below ROOT: processes started with HOLDFAST_TEST_ROOT=ROOT, mounts, loop devices, files.
+# below ROOT: processes started with HOLDFAST_TEST_ROOT=ROOT, mounts, loop devices, network
+# namespaces, files.
 root="$1"
 case "$root" in /*/holdfast-test-*) ;; *) exit 2 ;; esac
 trap '' HUP INT TERM
@@ -32,6 +33,9 @@ for _ in 1 2 3 4 5; do
   sleep 0.1
 done
 [ -z "$(mounts)" ] || { echo "guard: still mounted below $root: $(mounts)" >&2; exit 1; }
+for namespace in /run/netns/hf-"${root##*/holdfast-test-}"-*; do
+  [ ! -e "$namespace" ] || ip netns delete "${namespace##*/}"
+done
 chattr -R -i -a "$root" 2>/dev/null
 rm -rf --one-file-system "$root"
 exit 0

@@ -1,7 +1,7 @@
 //! Replay, and checksums.
 
 use super::error::{fail, JsError};
-use crate::replay::{Position, ReplayError, ReplayOptions, Replayer};
+use crate::replay::{Position, ReplayError, ReplayOptions, Replayer, Start};
 use napi::bindgen_prelude::{BigInt, Buffer};
 use napi_derive::napi;
 use parking_lot::Mutex;
@@ -19,6 +19,14 @@ pub struct JsReplayOptions {
     pub target: Buffer,
     pub uuid: Buffer,
     pub state: String,
+    pub start: Option<JsReplayStart>,
+}
+
+#[napi(object)]
+pub struct JsReplayStart {
+    pub seq: BigInt,
+    pub chain: Buffer,
+    pub scans: u32,
 }
 
 #[napi(object)]
@@ -28,6 +36,7 @@ pub struct ReplayPosition {
     pub records: BigInt,
     pub bytes: BigInt,
     pub objects: f64,
+    pub scans: u32,
 }
 
 impl From<Position> for ReplayPosition {
@@ -38,6 +47,7 @@ impl From<Position> for ReplayPosition {
             records: p.records.into(),
             bytes: p.bytes.into(),
             objects: p.objects as f64,
+            scans: p.scans as u32,
         }
     }
 }
@@ -57,7 +67,16 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
     let uuid = uuid.map_err(|_| fail("EINVAL", "uuid must be 16 bytes"))?;
     let target = PathBuf::from(std::ffi::OsString::from_vec(options.target.to_vec()));
     let state_dir = PathBuf::from(options.state);
-    let replayer = Replayer::open(ReplayOptions { target, uuid, state_dir }).map_err(refused)?;
+    let start = match options.start {
+        None => Start::default(),
+        Some(s) => Start {
+            seq: s.seq.get_u64().1,
+            chain: s.chain.as_ref().try_into().map_err(|_| fail("EINVAL", "chain: 8 bytes"))?,
+            scans: u64::from(s.scans),
+        },
+    };
+    let options = ReplayOptions { target, uuid, state_dir, start };
+    let replayer = Replayer::open(options).map_err(refused)?;
     let mut replays = REPLAYS.lock();
     let handle = replays.keys().max().map_or(1, |n| n + 1);
     replays.insert(handle, Arc::new(Mutex::new(Some(replayer))));

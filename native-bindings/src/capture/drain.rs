@@ -4,7 +4,7 @@
 //! stands in the ring, without a copy.
 
 use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
-use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
+use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT, SYNC_OFF, SYNC_WAIT};
 use crate::record::{
     crc_of_sealed, seal, seal_frame, seal_frame_with, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX,
 };
@@ -275,12 +275,40 @@ impl Ring {
         self.wake_drain.notify_one();
     }
 
-    /// Waits until everything up to `seq` is durable in the journal, or the journal's errno.
+    /// Whether fsync waits for replicas, or fails for want of them: SYNC_OFF, _WAIT, _REFUSE.
+    pub fn set_sync(&self, mode: u32) {
+        self.sync_mode.store(mode, Ordering::SeqCst);
+        drop(self.signal.lock());
+        self.flushed.notify_all();
+    }
+
+    /// Every replica that is waited for has everything up to `seq`.
+    pub fn acknowledged_up_to(&self, seq: u64) {
+        if self.acknowledged.fetch_max(seq, Ordering::SeqCst) < seq {
+            drop(self.signal.lock());
+            self.flushed.notify_all();
+        }
+    }
+
+    /// Where `seq` is, as far as an fsync is concerned: `Ok(true)` when it may return.
+    fn settled(&self, seq: u64) -> Result<bool, i32> {
+        if self.journaled_seq() < seq {
+            return Ok(false);
+        }
+        match self.sync_mode.load(Ordering::SeqCst) {
+            SYNC_OFF => Ok(true),
+            SYNC_WAIT => Ok(self.acknowledged.load(Ordering::SeqCst) >= seq),
+            _ => Err(libc::EIO),
+        }
+    }
+
+    /// Waits until everything up to `seq` is durable in the journal, and where synchronous replicas
+    /// have to have it; or the errno.
     pub fn wait_flushed(&self, seq: u64) -> Result<(), i32> {
         let deadline = Instant::now() + FLUSH_WAIT_MAX;
         let mut s = self.signal.lock();
         loop {
-            if self.journaled_seq() >= seq {
+            if self.settled(seq)? {
                 return Ok(());
             }
             if s.error != 0 {

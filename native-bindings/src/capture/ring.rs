@@ -43,6 +43,9 @@ pub(super) const VOID: u32 = 3;
 pub(super) const RESERVED: u32 = 4;
 
 /// Index entry of a seq that was handed out but never published (the process died in between).
+/// What an fsync does about synchronous replicas: nothing, waits for them; any other mode: fails.
+pub const SYNC_OFF: u32 = 0;
+pub const SYNC_WAIT: u32 = 1;
 pub(super) const HOLE: u64 = u64::MAX;
 
 #[repr(C)]
@@ -136,6 +139,9 @@ pub struct Ring {
     pub(super) journaled: AtomicU64,
     /// An fsync wants everything up to this seq to be durable.
     pub(super) flush_wanted: AtomicU64,
+    /// Up to here every replica that is waited for has it.
+    pub(super) acknowledged: AtomicU64,
+    pub(super) sync_mode: AtomicU32,
     pub(super) drain: Mutex<super::drain::DrainState>,
     pub(super) signal: Mutex<super::drain::Signal>,
     pub(super) wake_drain: Condvar,
@@ -259,6 +265,8 @@ impl Ring {
             journaled_at: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
             flush_wanted: AtomicU64::new(0),
+            acknowledged: AtomicU64::new(0),
+            sync_mode: AtomicU32::new(SYNC_OFF),
             drain: Mutex::new(super::drain::DrainState::default()),
             signal: Mutex::new(super::drain::Signal::default()),
             wake_drain: Condvar::new(),

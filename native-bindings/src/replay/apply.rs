@@ -44,6 +44,7 @@ impl Engine {
             records: place.records,
             bytes: place.bytes,
             objects: self.objects.len() as u64,
+            scans: self.state.header.scans(),
         }
     }
 

@@ -15,11 +15,10 @@ use super::objects::{Obj, Object, Objects, HOLLOW, IMAGE_CAPS, NO_SLOT, UNNAMED}
 use super::state::{self, HollowNames, Living, State};
 use super::sys::{self, Name, Stamp};
 use super::times::PendingTimes;
-use super::{Doubt, Position};
+use super::{Doubt, Position, ReplayOptions};
 use crate::record::Oid;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
 use std::time::Instant;
 
 /// What a descriptor is wanted for.
@@ -59,10 +58,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub fn open(target: &Path, dir: &Path, uuid: [u8; 16]) -> Result<Self, ReplayError> {
+    pub fn open(options: &ReplayOptions) -> Result<Self, ReplayError> {
+        let ReplayOptions { target, uuid, state_dir, start } = options;
+        let uuid = *uuid;
         let root = state::open_dir(target).map_err(state::open_error)?;
         let identity = Identity::of_this_thread().map_err(state::open_error)?;
-        let (state, memory) = State::open(dir, &root, uuid)?;
+        let (state, memory) = State::open(state_dir, &root, uuid, start)?;
         let in_doubt = !state.was_closed;
         let mut engine = Self {
             uuid,

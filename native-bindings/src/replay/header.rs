@@ -8,6 +8,7 @@ use super::error::{Done, Fault};
 use super::handle::Handle;
 use super::limits::{HANDLE_BYTES_MAX, UNSEALED_MAX};
 use super::sys;
+use super::Start;
 use crate::record::Oid;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -146,12 +147,17 @@ impl Header {
     }
 
     /// Makes a new header; the magic comes last, so that half a header is a blank one.
-    pub fn create(&self, uuid: [u8; 16], boot: [u8; 16], root: &Handle) {
+    pub fn create(&self, uuid: [u8; 16], boot: [u8; 16], root: &Handle, start: &Start) {
         self.set_bytes(0, &[0; FILE_BYTES]);
         self.set_bytes(AT_UUID, &uuid);
         self.set_bytes(AT_BOOT, &boot);
         self.set_root(root);
-        self.set_checkpoint(&Checkpoint::default());
+        let place = Place { seq: start.seq, chain: start.chain, ..Place::default() };
+        let (effect_seq, effect_chain, scans) = (start.seq, start.chain, start.scans);
+        let map = MapEnd::default();
+        let begin = Checkpoint { place, effect_seq, effect_chain, scans, map };
+        self.rewind(&begin, 0);
+        self.set_checkpoint(&begin);
         let mut first = [0; 8];
         first[..4].copy_from_slice(&MAGIC);
         first[4] = VERSION;

@@ -47,6 +47,24 @@ pub struct ReplayOptions {
     pub uuid: [u8; 16],
     /// The replay's own state; on the target's mount, beside it. Made when it is missing.
     pub state_dir: PathBuf,
+    /// Where a new state starts.
+    pub start: Start,
+}
+
+impl ReplayOptions {
+    /// Onto a copy of the base, from the beginning.
+    pub fn from_base(target: PathBuf, uuid: [u8; 16], state_dir: PathBuf) -> Self {
+        Self { target, uuid, state_dir, start: Start::default() }
+    }
+}
+
+/// Where a replay starts: by default at the beginning, on a copy of the base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    pub seq: u64,
+    pub chain: [u8; 8],
+    /// Scans under way there, one bit per kind: until they have ended, the target lacks things.
+    pub scans: u64,
 }
 
 /// How far replay is. All of a frame or nothing of it counts.
@@ -61,6 +79,8 @@ pub struct Position {
     pub bytes: u64,
     /// Objects in the map.
     pub objects: u64,
+    /// Scans under way, one bit per kind.
+    pub scans: u64,
 }
 
 /// Records whose effects a power loss has put in doubt.
@@ -103,7 +123,7 @@ impl Replayer {
         let thread = std::thread::Builder::new()
             .name("replay".into())
             .spawn(move || {
-                let engine = Engine::open(&options.target, &options.state_dir, options.uuid);
+                let engine = Engine::open(&options);
                 match engine {
                     Err(e) => drop(opened.send(Err(e))),
                     Ok(engine) => {

@@ -13,6 +13,7 @@ use super::limits::{
 use super::map_log::{self, Entry, MapLog};
 use super::objects::Objects;
 use super::sys::{self, Name, Stamp};
+use super::Start;
 use crate::record::Oid;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -176,6 +177,7 @@ impl State {
         path: &Path,
         target: &OwnedFd,
         uuid: [u8; 16],
+        start: &Start,
     ) -> Result<(Self, Memory), ReplayError> {
         if let Err(e) = std::fs::DirBuilder::new().create(path) {
             if e.kind() != std::io::ErrorKind::AlreadyExists {
@@ -193,7 +195,7 @@ impl State {
         let boot = boot_id();
         let fresh = header.is_blank();
         if fresh {
-            header.create(uuid, boot, &root);
+            header.create(uuid, boot, &root, start);
         }
         check_header(&header, uuid, &root)?;
         let mut after_power_loss = false;

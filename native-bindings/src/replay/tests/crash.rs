@@ -5,7 +5,7 @@
 
 use super::journal::UUID;
 use crate::replay::engine::Engine;
-use crate::replay::{Position, ReplayError};
+use crate::replay::{Position, ReplayError, ReplayOptions};
 use std::cell::Cell;
 use std::path::Path;
 
@@ -47,7 +47,8 @@ pub fn run(
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| {
             LEFT.with(|left| left.set(die_at));
-            let mut engine = Engine::open(target, state, UUID)?;
+            let options = ReplayOptions::from_base(target.into(), UUID, state.into());
+            let mut engine = Engine::open(&options)?;
             for frame in frames {
                 engine.apply_frame(frame)?;
             }

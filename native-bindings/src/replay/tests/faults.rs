@@ -66,7 +66,7 @@ fn frames_that_do_not_continue_are_refused() {
 fn another_volume_is_refused() {
     let world = World::new();
     let frames = some_frames(&mut world.source());
-    let options = |uuid| ReplayOptions { target: world.b(), uuid, state_dir: world.state() };
+    let options = |uuid| ReplayOptions::from_base(world.b(), uuid, world.state());
     let mut replayer = Replayer::open(options([7; 16])).unwrap();
     assert_eq!(refused(&mut replayer, &frames[0]), ReplayCode::ForeignVolume);
     replayer.close(false).unwrap();
@@ -80,7 +80,7 @@ fn places_that_cannot_work_are_refused() {
     drop(world.source());
     let at = |target: &Path, state: &Path| {
         let (target, state_dir) = (target.to_path_buf(), state.to_path_buf());
-        Replayer::open(ReplayOptions { target, uuid: UUID, state_dir }).err().map(|e| e.code)
+        Replayer::open(ReplayOptions::from_base(target, UUID, state_dir)).err().map(|e| e.code)
     };
     assert_eq!(at(&world.b(), &world.b().join("state")), Some(ReplayCode::Target));
     assert_eq!(at(&world.b(), Path::new("/dev/shm/holdfast-state")), Some(ReplayCode::Target));

@@ -10,8 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub fn open(world: &World) -> Replayer {
-    Replayer::open(ReplayOptions { target: world.b(), uuid: UUID, state_dir: world.state() })
-        .unwrap()
+    Replayer::open(ReplayOptions::from_base(world.b(), UUID, world.state())).unwrap()
 }
 
 pub fn replay(world: &World, frames: &[Vec<u8>]) {

@@ -6,6 +6,7 @@ use super::source::Source;
 use super::tree::copy_tree;
 use super::world::{seed, Loop, World};
 use crate::replay::engine::Engine;
+use crate::replay::ReplayOptions;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -25,7 +26,8 @@ fn apply(
     std::thread::scope(|scope| {
         let work = || {
             set_boots(boots);
-            let mut engine = Engine::open(&world.b(), &world.state(), UUID).unwrap();
+            let mut engine =
+                Engine::open(&ReplayOptions::from_base(world.b(), UUID, world.state())).unwrap();
             let from = engine.position().applied_seq;
             if engine.state.header.ceiling() != 0 {
                 engine.state.header.set_ceiling(seen.max(1));

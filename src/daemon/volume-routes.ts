@@ -1,0 +1,129 @@
+/** What the control socket of a volume serves; docs/CONTROL.md. */
+import { z } from 'zod'
+import {
+  CONTROL_TIMEOUT_MS,
+  HOLD_MS_MAX,
+  MARKER_NAME_BYTES_MAX,
+  REPLICA_HOLD_BYTES_MAX,
+  SYNC_LOSS_MS,
+} from '../lib/limits.js'
+import { type Routes, readBody } from './control.js'
+import { Metrics } from './metrics.js'
+import type { ProtectedVolume } from './volume.js'
+
+const seq = z.int().min(0)
+const Bodies = {
+  stop: z.strictObject({ force: z.boolean().default(false) }),
+  marker: z.strictObject({
+    name: z
+      .string()
+      .min(1)
+      .refine(
+        (name) => Buffer.byteLength(name) <= MARKER_NAME_BYTES_MAX,
+        `must have at most ${MARKER_NAME_BYTES_MAX} bytes`,
+      ),
+  }),
+  prune: z.strictObject({
+    toSeq: seq.optional(),
+    maxBytes: z.int().min(0).optional(),
+    maxAgeMs: z.int().min(0).optional(),
+  }),
+  retention: z.strictObject({
+    maxBytes: z.int().min(0).nullable(),
+    maxAgeMs: z.int().min(0).nullable(),
+  }),
+  recapture: z.strictObject({ reason: z.string().min(1).max(200).default('on request') }),
+  hold: z.strictObject({ maxMs: z.int().min(1).max(HOLD_MS_MAX) }),
+  flush: z.strictObject({
+    waitMs: z.int().min(0).max(CONTROL_TIMEOUT_MS).default(CONTROL_TIMEOUT_MS),
+  }),
+  replicate: z.strictObject({
+    peer: z.string().min(1),
+    ack: z.enum(['async', 'sync-log', 'sync-apply']).default('async'),
+    onLoss: z.enum(['continue', 'refuse']).default('continue'),
+    lossMs: z.int().min(0).default(SYNC_LOSS_MS),
+    holdBytes: z.int().min(0).default(REPLICA_HOLD_BYTES_MAX),
+  }),
+  wait: z.strictObject({
+    for: z.enum(['logged', 'applied']),
+    seq: seq.optional(),
+    peer: z.string().min(1).optional(),
+    waitMs: z.int().min(0).default(CONTROL_TIMEOUT_MS),
+  }),
+  none: z.strictObject({}),
+} as const
+
+export interface VolumeControl {
+  volume: ProtectedVolume
+  /** Asked to stop; resolves when the volume is stopped, rejects when it is refused. */
+  onStop(force: boolean): Promise<void>
+}
+
+export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl): void {
+  const metrics = new Metrics(volume.volume.config.name)
+
+  app.get('/v1/status', async () => volume.status())
+  app.get('/v1/metrics', async (_request, reply) => {
+    reply.type(metrics.contentType)
+    return metrics.render(volume.status())
+  })
+  app.post('/v1/stop', async (request) => {
+    await onStop(read(request.body, 'stop').force)
+    return { stopped: true }
+  })
+  app.post('/v1/marker', async (request) => {
+    const { name } = read(request.body, 'marker')
+    return { name, seq: Number(volume.marker(name)) }
+  })
+  app.post('/v1/flush', async (request) => {
+    return { seq: Number(await volume.flush(read(request.body, 'flush').waitMs)) }
+  })
+  app.post('/v1/checkpoint', async (request) => {
+    read(request.body, 'none')
+    const { seq, timeNs } = await volume.checkpoint()
+    return { seq: Number(seq), time: new Date(Number(timeNs / 1_000_000n)).toISOString() }
+  })
+  app.post('/v1/prune', async (request) => {
+    const { toSeq, maxBytes, maxAgeMs } = read(request.body, 'prune')
+    const upTo = toSeq === undefined ? undefined : BigInt(toSeq)
+    const result = await volume.prune({ toSeq: upTo, maxBytes, maxAgeMs })
+    return { ...result, horizon: Number(result.horizon) }
+  })
+  app.put('/v1/retention', async (request) => {
+    const { maxBytes, maxAgeMs } = read(request.body, 'retention')
+    await volume.setRetention({ maxBytes: maxBytes ?? undefined, maxAgeMs: maxAgeMs ?? undefined })
+    return { maxBytes, maxAgeMs }
+  })
+  app.post('/v1/recapture', async (request) => {
+    await volume.recapture(read(request.body, 'recapture').reason)
+    return volume.status().recapture
+  })
+  app.post('/v1/replicas', async (request) => {
+    await volume.replicas.add(read(request.body, 'replicate'))
+    return volume.replicas.status
+  })
+  app.delete<{ Params: { peer: string } }>('/v1/replicas/:peer', async (request) => {
+    await volume.replicas.remove(request.params.peer)
+    return volume.replicas.status
+  })
+  app.post('/v1/wait', async (request) => {
+    const { seq, waitMs, ...what } = read(request.body, 'wait')
+    const upTo = seq === undefined ? await volume.flush(waitMs) : BigInt(seq)
+    await volume.replicas.wait({ ...what, seq: upTo, waitMs })
+    return { seq: Number(upTo), replicas: volume.replicas.status }
+  })
+  app.post('/v1/hold', async (request) => {
+    const { startNs, seq } = volume.hold(read(request.body, 'hold').maxMs)
+    return { seq: Number(seq), startNs: `${startNs}` }
+  })
+  app.post('/v1/release', async (request) => {
+    read(request.body, 'none')
+    return { heldNs: Number(volume.release()) }
+  })
+}
+
+type Body<Name extends keyof typeof Bodies> = z.infer<(typeof Bodies)[Name]>
+
+function read<Name extends keyof typeof Bodies>(body: unknown, name: Name): Body<Name> {
+  return readBody(body, Bodies[name], name) as Body<Name>
+}

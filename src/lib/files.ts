@@ -1,0 +1,21 @@
+/** Files that must be whole after any crash. */
+import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
+
+/** Replaces the file at `path`: a new one, flushed, renamed over it, and the rename flushed. */
+export function writeFileDurably(path: string, contents: string, mode = 0o600): void {
+  const fd = openSync(`${path}.new`, 'w', mode)
+  try {
+    writeSync(fd, contents)
+    fsyncSync(fd)
+  } finally {
+    closeSync(fd)
+  }
+  renameSync(`${path}.new`, path)
+  const directory = openSync(dirname(path), 'r')
+  try {
+    fsyncSync(directory)
+  } finally {
+    closeSync(directory)
+  }
+}

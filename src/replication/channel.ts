@@ -1,0 +1,130 @@
+/**
+ * A two-way stream of messages, whatever carries it: TLS, the standard streams of ssh, a loopback.
+ * What a transport has to give is a Duplex; everything else is here: cutting, back-pressure, and
+ * noticing that the other end is gone although the connection stands.
+ */
+import type { Duplex } from 'node:stream'
+import { HoldfastError, toHoldfastError } from '../lib/errors.js'
+import { PEER_PING_MS, PEER_SILENCE_MS_MAX } from '../lib/limits.js'
+import { encodeMessage, type Header, type Message, MessageReader } from './message.js'
+
+export interface ChannelEvents {
+  onMessage(message: Message): void
+  /** Once. `error` says why, also when the other end just closed. */
+  onClose(error: HoldfastError): void
+}
+
+export class Channel {
+  readonly #stream: Duplex
+  readonly #reader = new MessageReader()
+  readonly #events: ChannelEvents
+  readonly #timer: NodeJS.Timeout
+  #heardAt = Date.now()
+  #saidAt = 0
+  #closed = false
+  #drained: Promise<void> | undefined
+  bytesSent = 0
+  bytesReceived = 0
+
+  constructor(stream: Duplex, events: ChannelEvents) {
+    this.#stream = stream
+    this.#events = events
+    stream.on('data', (piece: Buffer) => this.#receive(piece))
+    stream.once('error', (error) => this.close(toHoldfastError(error, 'replication.connection')))
+    stream.once('end', () => this.close(closedByPeer()))
+    stream.once('close', () => this.close(closedByPeer()))
+    this.#timer = setInterval(() => this.#beat(), PEER_PING_MS)
+  }
+
+  get isOpen(): boolean {
+    return !this.#closed
+  }
+
+  /** Sends, or keeps until the stream takes more; false: wait for `drained` before the next. */
+  send(header: Header, body?: Buffer): boolean {
+    if (this.#closed) return false
+    this.#saidAt = Date.now()
+    let more = true
+    this.#stream.cork()
+    for (const piece of encodeMessage(header, body)) {
+      this.bytesSent += piece.length
+      more = this.#stream.write(piece)
+    }
+    this.#stream.uncork()
+    return more
+  }
+
+  /** Resolves when the stream takes more, or is closed. */
+  drained(): Promise<void> {
+    if (this.#closed || !this.#stream.writableNeedDrain) return Promise.resolve()
+    this.#drained ??= new Promise((resolve) => {
+      const done = () => {
+        this.#drained = undefined
+        this.#stream.off('drain', done)
+        this.#stream.off('close', done)
+        resolve()
+      }
+      this.#stream.on('drain', done)
+      this.#stream.on('close', done)
+    })
+    return this.#drained
+  }
+
+  /** Stops reading until `resume`: the sender is held by its own window and by TCP. */
+  pause(): void {
+    this.#stream.pause()
+  }
+
+  resume(): void {
+    this.#stream.resume()
+  }
+
+  /** Tells the peer why, then closes. */
+  refuse(error: HoldfastError): void {
+    this.send({ type: 'refuse', code: error.code, message: error.message.slice(0, 4000) })
+    this.close(error)
+  }
+
+  /** Idempotent. */
+  close(error: HoldfastError): void {
+    if (this.#closed) return
+    this.#closed = true
+    clearInterval(this.#timer)
+    this.#stream.end()
+    // What was said last may still go out; a peer that does not read it is cut off.
+    setTimeout(() => this.#stream.destroy(), 1_000).unref()
+    this.#stream.on('error', () => {})
+    this.#stream.resume()
+    this.#events.onClose(error)
+  }
+
+  #receive(piece: Buffer): void {
+    this.#heardAt = Date.now()
+    this.bytesReceived += piece.length
+    if (this.#closed) return
+    try {
+      for (const message of this.#reader.push(piece)) {
+        if (message.header.type !== 'ping') this.#events.onMessage(message)
+        if (this.#closed) return
+      }
+    } catch (error) {
+      this.refuse(toHoldfastError(error, 'replication.receive'))
+    }
+  }
+
+  #beat(): void {
+    const now = Date.now()
+    if (this.#stream.isPaused()) this.#heardAt = now
+    if (now - this.#heardAt > PEER_SILENCE_MS_MAX) {
+      const message = `nothing was heard of the peer for ${PEER_SILENCE_MS_MAX / 1000} s`
+      this.close(new HoldfastError('PEER_SILENT', message, { op: 'replication.connection' }))
+      this.#stream.destroy()
+    } else if (now - this.#saidAt >= PEER_PING_MS) this.send({ type: 'ping' })
+  }
+}
+
+function closedByPeer(): HoldfastError {
+  return new HoldfastError('CONNECTION', 'the peer closed the connection', {
+    op: 'replication.connection',
+  })
+}

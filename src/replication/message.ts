@@ -1,0 +1,171 @@
+/**
+ * What two hosts say to each other, and how it is put on a stream. docs/PROTOCOL.md.
+ *
+ * A message: length of the rest (u32 LE), length of the header (u32 LE), the header (JSON), the
+ * body (bytes; only frames have one). Every header is checked against its schema: a peer that says
+ * anything else is disconnected with PROTOCOL.
+ */
+import { z } from 'zod'
+import { HoldfastError } from '../lib/errors.js'
+import { MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX } from '../lib/limits.js'
+import { VERSION } from '../lib/version.js'
+
+/** Changes when either side would misunderstand the other. */
+export const PROTOCOL = 1
+const PREFIX_BYTES = 8
+
+const seq = z.int().min(0)
+const text = z.string().max(256)
+const place = z.strictObject({ seq, chain: z.string().regex(/^[0-9a-f]{16}$/) })
+
+const Schema = z.discriminatedUnion('type', [
+  /** First message of whoever connects. `end`: last seq of its journal. */
+  z.strictObject({
+    type: z.literal('hello'),
+    protocol: z.int(),
+    version: text,
+    host: text,
+    volume: z.uuid(),
+    name: text,
+    epoch: z.int(),
+    end: seq,
+  }),
+  /** The replica's answer: where it is. `logged` is null when it has nothing. */
+  z.strictObject({
+    type: z.literal('welcome'),
+    protocol: z.int(),
+    version: text,
+    host: text,
+    logged: place.nullable(),
+    applied: seq,
+    baseline: z.boolean(),
+  }),
+  /** The connection ends, for this reason. */
+  z.strictObject({ type: z.literal('refuse'), code: text, message: z.string().max(4096) }),
+  /** Forget the log: the next frame follows this place, and a baseline is in it. */
+  z.strictObject({ type: z.literal('reset'), at: place }),
+  /** One frame of the journal, as its body. */
+  z.strictObject({ type: z.literal('frame'), end: seq, authorised: seq }),
+  /** The log has advanced to `end`; up to `authorised` it may be applied. */
+  z.strictObject({ type: z.literal('advance'), end: seq, authorised: seq }),
+  /** Up to `logged` it is durable at the replica, up to `applied` it is in its tree. */
+  z.strictObject({
+    type: z.literal('ack'),
+    logged: seq,
+    applied: seq,
+    baseline: z.boolean(),
+    failure: z.strictObject({ code: text, message: z.string().max(4096) }).nullable(),
+  }),
+  z.strictObject({ type: z.literal('ping') }),
+  /** By the secret of a pasted token: makes two hosts peers. */
+  z.strictObject({ type: z.literal('introduce'), secret: text, name: text }),
+  z.strictObject({ type: z.literal('introduced'), name: text }),
+])
+
+export type Header = z.infer<typeof Schema>
+export type HeaderOf<Type extends Header['type']> = Extract<Header, { type: Type }>
+/** A place in a journal, as messages write it. */
+export type WirePlace = z.infer<typeof place>
+
+export interface Message {
+  header: Header
+  body: Buffer
+}
+
+const NO_BODY = Buffer.alloc(0)
+
+/** The pieces to write, in order; the body is not copied. */
+export function encodeMessage(header: Header, body: Buffer = NO_BODY): Buffer[] {
+  const json = Buffer.from(JSON.stringify(header))
+  const head = Buffer.allocUnsafe(PREFIX_BYTES + json.length)
+  head.writeUInt32LE(4 + json.length + body.length, 0)
+  head.writeUInt32LE(json.length, 4)
+  json.copy(head, PREFIX_BYTES)
+  return body.length === 0 ? [head] : [head, body]
+}
+
+/** Cuts a stream into messages; holds at most one that is not whole yet. */
+export class MessageReader {
+  #pieces: Buffer[] = []
+  #bytes = 0
+
+  /** Of the message at the front, once its prefix is there. */
+  #sizes(): { total: number; header: number } | undefined {
+    if (this.#bytes < PREFIX_BYTES) return undefined
+    const [first] = this.#pieces
+    const head = first !== undefined && first.length >= PREFIX_BYTES ? first : this.#join()
+    const total = 4 + head.readUInt32LE(0)
+    const header = head.readUInt32LE(4)
+    if (total > MESSAGE_BYTES_MAX || header > MESSAGE_HEADER_BYTES_MAX) {
+      throw protocolError(`a message of ${total} bytes with a header of ${header}`)
+    }
+    if (PREFIX_BYTES + header > total) throw protocolError('a header longer than its message')
+    return { total, header }
+  }
+
+  /** Messages that are complete with `piece`. PROTOCOL. */
+  *push(piece: Buffer): Generator<Message> {
+    this.#pieces.push(piece)
+    this.#bytes += piece.length
+    for (;;) {
+      const sizes = this.#sizes()
+      if (sizes === undefined || this.#bytes < sizes.total) return
+      const { total, header } = sizes
+      const all = this.#join()
+      const rest = all.subarray(total)
+      this.#pieces = rest.length === 0 ? [] : [rest]
+      this.#bytes = rest.length
+      yield decode(all.subarray(0, total), header)
+    }
+  }
+
+  #join(): Buffer {
+    const [first] = this.#pieces
+    const joined =
+      this.#pieces.length === 1 && first !== undefined
+        ? first
+        : Buffer.concat(this.#pieces, this.#bytes)
+    this.#pieces = [joined]
+    return joined
+  }
+}
+
+function decode(bytes: Buffer, headerBytes: number): Message {
+  let json: unknown
+  try {
+    json = JSON.parse(bytes.toString('utf8', PREFIX_BYTES, PREFIX_BYTES + headerBytes))
+  } catch (cause) {
+    throw protocolError('a header that is no JSON', cause)
+  }
+  const parsed = Schema.safeParse(json)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw protocolError(
+      `a header that is not understood: ${issue?.path.join('.')} ${issue?.message}`,
+    )
+  }
+  const body = bytes.subarray(PREFIX_BYTES + headerBytes)
+  if (body.length > 0 && parsed.data.type !== 'frame') {
+    throw protocolError(`${parsed.data.type} with a body`)
+  }
+  return { header: parsed.data, body }
+}
+
+function protocolError(what: string, cause?: unknown): HoldfastError {
+  return new HoldfastError('PROTOCOL', `the peer sent ${what}`, {
+    op: 'replication.receive',
+    cause,
+    hint: 'Is that a holdfast of a version that fits? See `holdfast version` on both hosts.',
+  })
+}
+
+/** PROTOCOL_VERSION, with both versions named. */
+export function versionMismatch(other: { protocol: number; version: string }): HoldfastError {
+  const message =
+    `protocol ${other.protocol} of holdfast ${other.version} there, ` +
+    `protocol ${PROTOCOL} of holdfast ${VERSION} here`
+  return new HoldfastError('PROTOCOL_VERSION', message, {
+    op: 'replication.handshake',
+    hint: 'Install versions that speak the same protocol on both hosts.',
+  })
+}

@@ -1,0 +1,74 @@
+/**
+ * The replicas of this host: one directory each below the root, with `replica.json`, the tree
+ * (`tree`), the log (`log`), and the replay's state (`replay`).
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { HoldfastError } from '../lib/errors.js'
+import { writeFileDurably } from '../lib/files.js'
+
+const FILE = 'replica.json'
+
+const Schema = z.strictObject({
+  version: z.literal(1),
+  /** UUID of the volume. */
+  uuid: z.uuid(),
+  name: z.string(),
+  /** Fingerprint of the peer it belongs to: no other may reach it. */
+  owner: z.string(),
+  ownerName: z.string(),
+  created: z.iso.datetime(),
+})
+
+export type ReplicaConfig = z.infer<typeof Schema>
+
+export interface ReplicaPlace {
+  directory: string
+  tree: string
+  log: string
+  replay: string
+}
+
+export function replicaPlace(directory: string): ReplicaPlace {
+  const at = (name: string) => join(directory, name)
+  return { directory, tree: at('tree'), log: at('log'), replay: at('replay') }
+}
+
+/** undefined when there is none; UNKNOWN_FORMAT. */
+export function readReplica(directory: string): ReplicaConfig | undefined {
+  const path = join(directory, FILE)
+  if (!existsSync(path)) return undefined
+  let stored: unknown
+  try {
+    stored = JSON.parse(readFileSync(path, 'utf8'))
+  } catch {
+    stored = undefined
+  }
+  const parsed = Schema.safeParse(stored)
+  if (parsed.success) return parsed.data
+  throw new HoldfastError('UNKNOWN_FORMAT', `${path} is not what this holdfast writes`, {
+    op: 'replica.read',
+    hint: 'Use the holdfast that wrote it, or restore it from a backup.',
+  })
+}
+
+export function listReplicas(root: string): { config: ReplicaConfig; directory: string }[] {
+  if (!existsSync(root)) return []
+  const names = readdirSync(root).sort()
+  return names.flatMap((name) => {
+    const directory = join(root, name)
+    const config = readReplica(directory)
+    return config === undefined ? [] : [{ config, directory }]
+  })
+}
+
+/** Makes the directory of a new replica: named after the volume, or after its UUID as well. */
+export function createReplica(root: string, config: ReplicaConfig): string {
+  const plain = join(root, config.name)
+  const directory = existsSync(plain) ? join(root, `${config.name}-${config.uuid}`) : plain
+  const { tree } = replicaPlace(directory)
+  mkdirSync(tree, { recursive: true, mode: 0o755 })
+  writeFileDurably(join(directory, FILE), `${JSON.stringify(config, null, 2)}\n`)
+  return directory
+}

@@ -1,0 +1,47 @@
+/** What a replica's main thread and its two workers say to each other. */
+import type { ErrorReport } from '../lib/errors.js'
+
+/** A place in a journal. */
+export interface LogPlace {
+  seq: bigint
+  chain: Uint8Array
+}
+
+export interface LogOptions {
+  path: string
+  uuid: Uint8Array
+}
+
+export type LogRequest =
+  | { kind: 'frame'; bytes: Uint8Array }
+  /** Forget everything; the next frame follows this place. */
+  | { kind: 'reset'; at: LogPlace }
+  /** What is applied may be pruned, beyond the size kept. */
+  | { kind: 'applied'; seq: bigint }
+  | { kind: 'close' }
+
+export type LogReply =
+  /** Durable up to here. `null`: there is nothing, not even a place to go on from. */
+  | { kind: 'logged'; at: LogPlace | null; bytes: number }
+  | { kind: 'failure'; error: ErrorReport }
+  | { kind: 'closed' }
+
+export interface ApplyOptions {
+  logPath: string
+  uuid: Uint8Array
+  tree: string
+  state: string
+}
+
+export type ApplyRequest =
+  /** Apply up to this seq, not beyond. */
+  | { kind: 'horizon'; seq: bigint }
+  /** Starts over from this place, onto whatever the tree is: a baseline follows. */
+  | { kind: 'reset'; at: LogPlace }
+  | { kind: 'close' }
+
+export type ApplyReply =
+  | { kind: 'applied'; seq: bigint; baseline: boolean }
+  | { kind: 'reset' }
+  | { kind: 'failure'; error: ErrorReport }
+  | { kind: 'closed' }

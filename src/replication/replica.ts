@@ -1,0 +1,243 @@
+/**
+ * One replica on this host: a log that is durable before it is acknowledged, and a tree that
+ * follows it up to the horizon its primary has authorised.
+ */
+import { Worker } from 'node:worker_threads'
+import { type ErrorReport, HoldfastError } from '../lib/errors.js'
+import { REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
+import type { Logger } from '../lib/log.js'
+import { parseUuid } from '../record/frame.js'
+import type { WirePlace } from './message.js'
+import { type ReplicaConfig, type ReplicaPlace, replicaPlace } from './replica-config.js'
+import type {
+  ApplyOptions,
+  ApplyReply,
+  ApplyRequest,
+  LogOptions,
+  LogPlace,
+  LogReply,
+  LogRequest,
+} from './replica-messages.js'
+
+/** How much of its primary's tree the replica's tree can be relied on to be. */
+export type CopyState =
+  /** The primary's tree at `applied`, and nothing it is known to lack. */
+  | 'UpToDate'
+  /** The primary's tree at an earlier moment. */
+  | 'Consistent'
+  /** No moment's tree: a baseline is under way, or the replay has failed. */
+  | 'Inconsistent'
+
+export interface ReplicaState {
+  logged: LogPlace | null
+  applied: bigint
+  /** Last seq of the primary's journal that was heard of. */
+  end: bigint
+  baseline: boolean
+  copy: CopyState
+  failure: ErrorReport | null
+  queuedBytes: number
+}
+
+export class Replica {
+  readonly config: ReplicaConfig
+  readonly place: ReplicaPlace
+  /** Its primary is connected: what is known of the primary's journal is news. */
+  connected = false
+  readonly #log: Worker
+  readonly #apply: Worker
+  readonly #logger: Logger
+  readonly #watchers = new Set<() => void>()
+  #logged: LogPlace | null = null
+  #applied = 0n
+  #baseline = false
+  #end = 0n
+  #authorised = 0n
+  #failure: ErrorReport | null = null
+  #queued = 0
+  #opened = { log: false, apply: false }
+  /** The replay starts over; the log does so after it, then come the frames kept here. */
+  #resetting: { at: LogPlace; frames: Uint8Array<ArrayBuffer>[] } | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(directory: string, config: ReplicaConfig, logger: Logger) {
+    this.config = config
+    this.place = replicaPlace(directory)
+    this.#logger = logger.child({ replica: config.name })
+    const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
+    const { log, tree, replay } = this.place
+    const logOptions: LogOptions = { path: log, uuid }
+    const applyOptions: ApplyOptions = { logPath: log, uuid, tree, state: replay }
+    this.#log = worker('./log-worker.js', 'log', logOptions)
+    this.#apply = worker('./apply-worker.js', 'apply', applyOptions)
+    this.#log.on('message', (reply: LogReply) => this.#onLog(reply))
+    this.#apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
+    for (const each of [this.#log, this.#apply]) {
+      each.on('error', (cause) =>
+        this.#fail({ code: 'INTERNAL', op: 'replica', message: `${cause}` }),
+      )
+    }
+  }
+
+  get state(): ReplicaState {
+    return {
+      logged: this.#logged,
+      applied: this.#applied,
+      end: this.#end,
+      baseline: this.#baseline || this.#logged === null,
+      copy: this.#copyState(),
+      failure: this.#failure,
+      queuedBytes: this.#queued,
+    }
+  }
+
+  /** Both workers have said where they stand. */
+  get isReady(): boolean {
+    return this.#opened.log && (this.#opened.apply || this.#failure !== null)
+  }
+
+  /** The log takes no more until it has stored some. */
+  get isFull(): boolean {
+    return this.#queued >= REPLICA_QUEUE_BYTES_MAX
+  }
+
+  /** Called after every change of the state; returns how to end that. */
+  watch(onChange: () => void): () => void {
+    this.#watchers.add(onChange)
+    return () => this.#watchers.delete(onChange)
+  }
+
+  /** A frame from the primary; the bytes are copied. */
+  frame(bytes: Buffer): void {
+    const copy = Uint8Array.from(bytes)
+    this.#queued += copy.length
+    if (this.#resetting === undefined) this.#toLog(copy)
+    else this.#resetting.frames.push(copy)
+  }
+
+  #toLog(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#log.postMessage({ kind: 'frame', bytes } satisfies LogRequest, [bytes.buffer])
+  }
+
+  /** How far the primary's journal goes, and how far it may be applied. */
+  advance({ end, authorised }: { end: number; authorised: number }): void {
+    if (BigInt(end) > this.#end) this.#end = BigInt(end)
+    if (BigInt(authorised) > this.#authorised) this.#authorised = BigInt(authorised)
+    this.#pushHorizon()
+  }
+
+  /** Forgets the log: what comes next follows `at` and contains a baseline. */
+  reset({ seq, chain }: WirePlace): void {
+    const at: LogPlace = { seq: BigInt(seq), chain: Uint8Array.from(Buffer.from(chain, 'hex')) }
+    this.#logger.info({ at: seq }, 'a baseline begins')
+    this.#baseline = true
+    this.#failure = null
+    this.#authorised = 0n
+    this.#resetting = { at, frames: [] }
+    this.#apply.postMessage({ kind: 'reset', at } satisfies ApplyRequest)
+  }
+
+  /** A new connection: what failed before is tried again. */
+  retry(): void {
+    if (this.#failure === null || this.#failure.code.startsWith('REPLAY_')) return
+    this.#failure = null
+    this.#pushHorizon()
+  }
+
+  /** Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= Promise.all([
+      ended(this.#log, { kind: 'close' } satisfies LogRequest),
+      ended(this.#apply, { kind: 'close' } satisfies ApplyRequest),
+    ]).then(() => {})
+    return this.#closing
+  }
+
+  #copyState(): CopyState {
+    if (this.#failure?.code.startsWith('REPLAY_')) return 'Inconsistent'
+    if (this.#baseline || this.#logged === null) return 'Inconsistent'
+    return this.connected && this.#applied >= this.#end ? 'UpToDate' : 'Consistent'
+  }
+
+  #onLog(reply: LogReply): void {
+    switch (reply.kind) {
+      case 'logged':
+        this.#opened.log = true
+        this.#queued -= reply.bytes
+        this.#logged = reply.at
+        this.#pushHorizon()
+        break
+      case 'failure':
+        this.#queued = 0
+        this.#fail(reply.error)
+        return
+      case 'closed':
+        return
+    }
+    this.#changed()
+  }
+
+  #onApply(reply: ApplyReply): void {
+    switch (reply.kind) {
+      case 'failure':
+        this.#fail(reply.error)
+        break
+      case 'reset':
+        this.#resetLog()
+        break
+      case 'applied':
+        if (this.#resetting !== undefined) return
+        this.#opened.apply = true
+        this.#applied = reply.seq
+        this.#baseline = reply.baseline
+        this.#log.postMessage({ kind: 'applied', seq: reply.seq } satisfies LogRequest)
+        this.#changed()
+        break
+      case 'closed':
+        break
+    }
+  }
+
+  #resetLog(): void {
+    const reset = this.#resetting
+    if (reset === undefined) return
+    this.#resetting = undefined
+    this.#log.postMessage({ kind: 'reset', at: reset.at } satisfies LogRequest)
+    for (const bytes of reset.frames) this.#toLog(bytes)
+  }
+
+  #pushHorizon(): void {
+    const logged = this.#logged?.seq ?? 0n
+    const seq = logged < this.#authorised ? logged : this.#authorised
+    if (seq <= this.#applied || this.#resetting !== undefined) return
+    this.#apply.postMessage({ kind: 'horizon', seq } satisfies ApplyRequest)
+  }
+
+  #fail(error: ErrorReport): void {
+    this.#logger.error({ error }, 'the replica does not follow')
+    this.#failure = error
+    this.#changed()
+  }
+
+  #changed(): void {
+    for (const onChange of this.#watchers) onChange()
+  }
+}
+
+function worker(script: string, name: string, workerData: LogOptions | ApplyOptions): Worker {
+  return new Worker(new URL(script, import.meta.url), { name, workerData })
+}
+
+async function ended(worker: Worker, close: LogRequest | ApplyRequest): Promise<void> {
+  const exit = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
+  worker.postMessage(close)
+  await exit
+}
+
+/** Refuses whoever it does not belong to. */
+export function requireOwner(config: ReplicaConfig, fingerprint: string): void {
+  if (config.owner === fingerprint) return
+  throw new HoldfastError('PEER_UNKNOWN', `volume ${config.uuid} is not this peer's`, {
+    op: 'replica.open',
+  })
+}

@@ -1,0 +1,113 @@
+/**
+ * The primary's side of one replica, as a state machine: what it is told goes in, what to do comes
+ * out. It reads, sends and waits for nothing itself; `shipper.ts` does that.
+ *
+ * Invariant: frames go out in order and without a gap from the place the replica named; at most
+ * `window` bytes are under way, sent and not logged there.
+ */
+import type { JournalEnd } from '../record/frame.js'
+import type { HeaderOf, WirePlace } from './message.js'
+
+/** Where a replica is, as far as its acknowledgements have come. */
+export interface ReplicaPositions {
+  sent: bigint
+  logged: bigint
+  applied: bigint
+}
+
+/** How to go on with a replica that has said where it is. */
+export type Plan =
+  | { kind: 'resume'; after: bigint }
+  /** It lacks what the journal does not have any more, or has what the journal never had. */
+  | { kind: 'baseline'; reason: string }
+
+export class Sender {
+  readonly #window: number
+  #sent = 0n
+  #logged = 0n
+  #applied = 0n
+  #baseline = true
+  #underWay: { lastSeq: bigint; bytes: number }[] = []
+  #underWayBytes = 0
+  #failure: HeaderOf<'ack'>['failure'] = null
+
+  constructor({ window }: { window: number }) {
+    this.#window = window
+  }
+
+  get positions(): ReplicaPositions {
+    return { sent: this.#sent, logged: this.#logged, applied: this.#applied }
+  }
+
+  /** The replica's tree is not whole yet: its baseline is not all there. */
+  get baseline(): boolean {
+    return this.#baseline
+  }
+
+  get failure(): HeaderOf<'ack'>['failure'] {
+    return this.#failure
+  }
+
+  get bytesUnderWay(): number {
+    return this.#underWayBytes
+  }
+
+  /**
+   * The replica's answer to `hello`. `chainAt` gives the chain value of the journal at the end of
+   * the frame of that seq, undefined where the journal has no such place.
+   */
+  welcome(message: HeaderOf<'welcome'>, chainAt: (seq: bigint) => Buffer | undefined): Plan {
+    this.#underWay = []
+    this.#underWayBytes = 0
+    this.#applied = BigInt(message.applied)
+    this.#baseline = message.baseline
+    if (message.logged === null) return { kind: 'baseline', reason: 'it has nothing yet' }
+    const { seq, chain } = message.logged
+    const after = BigInt(seq)
+    const own = chainAt(after)
+    if (own === undefined) {
+      return { kind: 'baseline', reason: `the journal has no place at seq ${seq}` }
+    }
+    if (own.toString('hex') !== chain) {
+      return { kind: 'baseline', reason: `it went another way up to seq ${seq}` }
+    }
+    this.#sent = after
+    this.#logged = after
+    return { kind: 'resume', after }
+  }
+
+  /** The replica was told to forget its log and to go on from `end`. */
+  reset(end: JournalEnd): WirePlace {
+    this.#sent = end.lastSeq
+    this.#logged = end.lastSeq
+    this.#applied = end.lastSeq
+    this.#baseline = true
+    return { seq: Number(end.lastSeq), chain: end.chain.toString('hex') }
+  }
+
+  get hasRoom(): boolean {
+    return this.#underWayBytes < this.#window
+  }
+
+  sentFrame(frame: { lastSeq: bigint; bytes: Buffer }): void {
+    this.#sent = frame.lastSeq
+    this.#underWay.push({ lastSeq: frame.lastSeq, bytes: frame.bytes.length })
+    this.#underWayBytes += frame.bytes.length
+  }
+
+  ack(message: HeaderOf<'ack'>): void {
+    const logged = BigInt(message.logged)
+    if (logged > this.#logged) this.#logged = logged
+    const applied = BigInt(message.applied)
+    if (applied > this.#applied) this.#applied = applied
+    this.#baseline = message.baseline
+    this.#failure = message.failure
+    let done = 0
+    for (const { lastSeq, bytes } of this.#underWay) {
+      if (lastSeq > this.#logged) break
+      this.#underWayBytes -= bytes
+      done += 1
+    }
+    this.#underWay.splice(0, done)
+  }
+}

@@ -1,0 +1,318 @@
+/**
+ * Ships the journal to one replica: connects, finds where the replica is, sends what it lacks, and
+ * hears what it has logged and applied. Goes on by itself after every break.
+ *
+ * Neighbours: `sender.ts` decides, `channel.ts` carries; the daemon owns it and says when the
+ * journal has grown.
+ */
+import type { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Journal } from '../journal/store.js'
+import { HoldfastError, toHoldfastError } from '../lib/errors.js'
+import {
+  PEER_SILENCE_MS_MAX,
+  RECONNECT_MS_MAX,
+  RECONNECT_MS_MIN,
+  SHIP_FRAMES_PER_TURN,
+  SHIP_WINDOW_BYTES,
+} from '../lib/limits.js'
+import type { Logger } from '../lib/log.js'
+import { VERSION } from '../lib/version.js'
+import { formatUuid, type JournalEnd } from '../record/frame.js'
+import { Channel } from './channel.js'
+import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
+import { type ReplicaPositions, Sender } from './sender.js'
+
+/** How often a baseline that has to be begun, or has failed, is looked at. */
+const BASELINE_POLL_MS = 200
+const CLOSE_MS_MAX = 500
+
+/** What the shipper needs of the volume that it ships. */
+export interface ShippedVolume {
+  readonly name: string
+  readonly host: string
+  readonly journalPath: string
+  /** Everything captured until now is in the journal when this resolves. */
+  flush(): Promise<void>
+  /** Images all of the tree into the journal, between the baseline's marks; resolves when begun. */
+  startBaseline(): Promise<void>
+  /** A scan of the tree is under way. */
+  scanning(): boolean
+  /** Errors of the scan that ended last. */
+  scanErrors(): number
+}
+
+export type Connection = 'connecting' | 'connected' | 'waiting' | 'refused' | 'stopped'
+
+export interface ShipperState extends ReplicaPositions {
+  connection: Connection
+  /** What ended the last connection, or keeps the replica from applying; null when all is well. */
+  problem: { code: string; message: string } | null
+  baseline: boolean
+  bytesSent: number
+  bytesUnderWay: number
+  connections: number
+}
+
+export interface ShipperOptions {
+  volume: ShippedVolume
+  /** The replica's host, for messages. */
+  peer: string
+  connect(): Promise<Duplex>
+  /** Positions, or the state of the connection, have changed. */
+  onChange(state: ShipperState): void
+  log: Logger
+}
+
+export class Shipper {
+  readonly #options: ShipperOptions
+  readonly #journal: Journal
+  readonly #sender = new Sender({ window: SHIP_WINDOW_BYTES })
+  readonly #stopped = new AbortController()
+  readonly #ended: Promise<void>
+  #channel: Channel | undefined
+  #connection: Connection = 'connecting'
+  #problem: ShipperState['problem'] = null
+  #connections = 0
+  #bytesBefore = 0
+  #wake: () => void = () => {}
+  #end = 0n
+  /** A baseline was begun for this replica by this process. */
+  #imaging = false
+  #imagingErrors = 0
+
+  constructor(options: ShipperOptions) {
+    this.#options = options
+    this.#journal = Journal.open({ path: options.volume.journalPath, readOnly: true })
+    this.#end = this.#journal.end().lastSeq
+    this.#ended = this.#run()
+  }
+
+  get state(): ShipperState {
+    const failure = this.#sender.failure
+    return {
+      ...this.#sender.positions,
+      connection: this.#connection,
+      problem: failure ?? this.#problem,
+      baseline: this.#sender.baseline,
+      bytesSent: this.#bytesBefore + (this.#channel?.bytesSent ?? 0),
+      bytesUnderWay: this.#sender.bytesUnderWay,
+      connections: this.#connections,
+    }
+  }
+
+  /** The journal ends at `seq` now. */
+  advanced(seq: bigint): void {
+    if (seq <= this.#end) return
+    this.#end = seq
+    this.#wake()
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    this.#stopped.abort()
+    this.#channel?.close(
+      new HoldfastError('ABORTED', 'shipping was stopped', { op: 'replication.ship' }),
+    )
+    this.#wake()
+    // An attempt to connect ends in its own time.
+    await Promise.race([this.#ended, sleep(CLOSE_MS_MAX)])
+    await this.#journal.close()
+  }
+
+  async #run(): Promise<void> {
+    let pause = RECONNECT_MS_MIN
+    while (!this.#stopped.signal.aborted) {
+      const begun = Date.now()
+      try {
+        await this.#connected()
+      } catch (error) {
+        this.#note(toHoldfastError(error, 'replication.ship'))
+      }
+      if (this.#stopped.signal.aborted) break
+      pause = Date.now() - begun > RECONNECT_MS_MAX ? RECONNECT_MS_MIN : pause
+      const { signal } = this.#stopped
+      await sleep(pause * (0.5 + Math.random()), undefined, { signal }).catch(() => {})
+      pause = Math.min(pause * 2, RECONNECT_MS_MAX)
+    }
+    this.#set('stopped')
+  }
+
+  #note(error: HoldfastError): void {
+    const { code, message } = error
+    const changed = this.#problem?.message !== message
+    this.#problem = { code, message }
+    if (changed) {
+      this.#options.log.warn({ peer: this.#options.peer, error }, 'the replica is not connected')
+    }
+    this.#set(error.code === 'CONNECTION' || error.code === 'PEER_SILENT' ? 'waiting' : 'refused')
+  }
+
+  #set(connection: Connection): void {
+    this.#connection = connection
+    this.#options.onChange(this.state)
+  }
+
+  /** One connection, from its making to its end, which is thrown. */
+  async #connected(): Promise<void> {
+    this.#set('connecting')
+    const stream = await this.#options.connect()
+    const inbox: Message[] = []
+    let closed: HoldfastError | undefined
+    const channel = new Channel(stream, {
+      onMessage: (message) => {
+        if (message.header.type === 'ack') this.#ack(message.header)
+        else inbox.push(message)
+        this.#wake()
+      },
+      onClose: (error) => {
+        closed = error
+        this.#wake()
+      },
+    })
+    this.#channel = channel
+    this.#connections += 1
+    try {
+      this.#hello(channel)
+      const welcome = await this.#next(inbox, () => closed)
+      await this.#begin(channel, welcome)
+      this.#problem = null
+      this.#set('connected')
+      this.#options.log.info({ peer: this.#options.peer, state: this.state }, 'shipping')
+      for (;;) {
+        const news = this.#news()
+        if (closed !== undefined) throw closed
+        const [message] = inbox.splice(0, 1)
+        if (message !== undefined) throw unexpected(message)
+        await this.#followBaseline()
+        if (await this.#ship(channel)) continue
+        // The end of a scan is nobody's news.
+        const again = sleep(this.#sender.baseline ? BASELINE_POLL_MS : PEER_SILENCE_MS_MAX)
+        await Promise.race([news, again])
+      }
+    } finally {
+      this.#bytesBefore += channel.bytesSent
+      this.#channel = undefined
+      channel.close(closed ?? new HoldfastError('CONNECTION', 'given up', { op: 'replication' }))
+    }
+  }
+
+  /** Resolves at the next thing that happens. */
+  #news(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
+  }
+
+  async #next(inbox: Message[], closed: () => HoldfastError | undefined): Promise<Message> {
+    for (;;) {
+      const news = this.#news()
+      const [message] = inbox.splice(0, 1)
+      if (message?.header.type === 'refuse') throw refusal(message.header)
+      if (message !== undefined) return message
+      const error = closed()
+      if (error !== undefined) throw error
+      await news
+    }
+  }
+
+  #hello(channel: Channel): void {
+    const { name, host } = this.#options.volume
+    const { uuid, epoch } = this.#journal.meta()
+    channel.send({
+      type: 'hello',
+      protocol: PROTOCOL,
+      version: VERSION,
+      host,
+      volume: formatUuid(uuid),
+      name,
+      epoch,
+      end: Number(this.#end),
+    })
+  }
+
+  async #begin(channel: Channel, { header, body }: Message): Promise<void> {
+    if (header.type !== 'welcome') throw unexpected({ header, body })
+    if (header.protocol !== PROTOCOL) throw versionMismatch(header)
+    await this.#options.volume.flush()
+    this.#journal.refresh()
+    const plan = this.#sender.welcome(header, (seq) => this.#chainAt(seq))
+    if (plan.kind === 'resume') {
+      const end = Number(this.#end)
+      channel.send({ type: 'advance', end, authorised: end })
+      return
+    }
+    const { log, peer } = this.#options
+    log.info({ peer, reason: plan.reason }, 'a baseline begins')
+    const end = this.#journal.end()
+    this.#imaging = false
+    channel.send({ type: 'reset', at: this.#sender.reset(end) })
+  }
+
+  #chainAt(seq: bigint): Buffer | undefined {
+    const end = (place: JournalEnd | null) => (place?.lastSeq === seq ? place.chain : undefined)
+    if (seq === 0n) return this.#journal.firstFrame()?.firstSeq === 1n ? Buffer.alloc(8) : undefined
+    const frame = this.#journal.frameAt(seq)
+    if (frame?.lastSeq === seq) return Buffer.from(frame.chain)
+    return end(this.#journal.meta().horizon) ?? end(this.#journal.end())
+  }
+
+  /** While the replica waits for a baseline's end, sees to it that one is under way. */
+  async #followBaseline(): Promise<void> {
+    const { volume } = this.#options
+    if (!this.#sender.baseline) {
+      this.#imaging = false
+      return
+    }
+    if (volume.scanning()) return
+    if (this.#imaging && volume.scanErrors() <= this.#imagingErrors) return
+    this.#imagingErrors = 0
+    await volume.startBaseline()
+    this.#imaging = true
+  }
+
+  /** Sends what there is room for; false when there is nothing to do but wait. */
+  async #ship(channel: Channel): Promise<boolean> {
+    const { sent } = this.#sender.positions
+    if (sent >= this.#end || !this.#sender.hasRoom) return false
+    this.#journal.refresh()
+    let frames = 0
+    const end = Number(this.#end)
+    for (const frame of this.#journal.frames({ from: sent + 1n })) {
+      if (!channel.isOpen) return false
+      if (frame.firstSeq !== this.#sender.positions.sent + 1n) {
+        throw new HoldfastError('PRUNED', `the journal has no seq ${sent + 1n} any more`, {
+          op: 'replication.ship',
+        })
+      }
+      const more = channel.send({ type: 'frame', end, authorised: end }, Buffer.from(frame.bytes))
+      this.#sender.sentFrame(frame)
+      frames += 1
+      if (!more) await channel.drained()
+      if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
+    }
+    if (frames > 0) this.#options.onChange(this.state)
+    // Nothing read although the journal has grown: what was announced is not visible yet.
+    else await sleep(1)
+    return true
+  }
+
+  #ack(header: HeaderOf<'ack'>): void {
+    this.#sender.ack(header)
+    this.#options.onChange(this.state)
+  }
+}
+
+function unexpected({ header }: Message): HoldfastError {
+  if (header.type === 'refuse') return refusal(header)
+  return new HoldfastError('PROTOCOL', `the peer sent ${header.type} out of turn`, {
+    op: 'replication.ship',
+  })
+}
+
+function refusal({ code, message }: HeaderOf<'refuse'>): HoldfastError {
+  return new HoldfastError('PEER_REFUSED', `the replica refuses: ${message}`, {
+    op: 'replication.ship',
+    details: { code },
+  })
+}

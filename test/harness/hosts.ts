@@ -1,0 +1,150 @@
+/**
+ * Hosts for the tests: network namespaces joined by a veth pair, each with a state and a run
+ * directory of its own. Files are shared: a test sees the trees of all of them.
+ */
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { HOLDFAST } from './files.js'
+import { attempt, type RunResult, run, start } from './run.js'
+import type { Sandbox } from './sandbox.js'
+
+const NETWORK = '198.18.0'
+const PORT = 7420
+
+export class Host {
+  readonly name: string
+  readonly address: string
+  /** Network interface: down is a cut cable. */
+  readonly link: string
+  readonly #namespace: string
+  readonly #env: Record<string, string>
+  #server: ChildProcess | undefined
+  #serving: string[] = []
+  /** What the replica server has written to its log. */
+  log = ''
+
+  constructor(sandbox: Sandbox, name: string, number: number) {
+    const id = hostId(sandbox)
+    this.name = name
+    this.address = `${NETWORK}.${number}`
+    this.#namespace = `hf-${id}-${name}`
+    this.link = `hf${number}${id}`
+    const at = (what: string) => join(sandbox.root, name, what)
+    mkdirSync(at('.'), { recursive: true })
+    this.#env = { HOLDFAST_STATE_ROOT: at('state'), HOLDFAST_RUN_DIR: at('run') }
+  }
+
+  get #inside(): string[] {
+    // Not `ip netns exec`: that has its own mounts, which nobody else would see.
+    return [`--net=/run/netns/${this.#namespace}`, '--']
+  }
+
+  /** Runs a program on this host, to its end. */
+  attempt(command: string, args: readonly string[]): Promise<RunResult> {
+    return attempt('nsenter', [...this.#inside, command, ...args], { env: this.#env })
+  }
+
+  async run(command: string, args: readonly string[]): Promise<string> {
+    return run('nsenter', [...this.#inside, command, ...args], { env: this.#env })
+  }
+
+  holdfast(...args: string[]): Promise<string> {
+    return this.run(process.execPath, [HOLDFAST, ...args])
+  }
+
+  async json<T>(...args: string[]): Promise<T> {
+    return JSON.parse(await this.holdfast(...args, '--json')) as T
+  }
+
+  tryHoldfast(...args: string[]): Promise<RunResult> {
+    return this.attempt(process.execPath, [HOLDFAST, ...args])
+  }
+
+  async makeNamespace(): Promise<void> {
+    await run('ip', ['netns', 'add', this.#namespace])
+    await this.run('ip', ['link', 'set', 'lo', 'up'])
+  }
+
+  async connect(other: Host): Promise<void> {
+    const ends = [
+      'link',
+      'add',
+      this.link,
+      'netns',
+      this.#namespace,
+      'type',
+      'veth',
+      'peer',
+      'name',
+    ]
+    await run('ip', [...ends, other.link, 'netns', other.#namespace])
+    for (const host of [this, other]) {
+      await host.run('ip', ['address', 'add', `${host.address}/24`, 'dev', host.link])
+      await host.setLink('up')
+    }
+  }
+
+  async setLink(state: 'up' | 'down'): Promise<void> {
+    await this.run('ip', ['link', 'set', this.link, state])
+  }
+
+  /** Starts a replica server; resolves when it listens. */
+  async serve(root: string): Promise<void> {
+    this.#serving = ['replica', 'serve', '--listen', `${this.address}:${PORT}`, '--root', root]
+    await this.startAgain()
+  }
+
+  async startAgain(): Promise<void> {
+    const args = [...this.#inside, process.execPath, HOLDFAST, ...this.#serving]
+    const server = start('nsenter', args, { env: this.#env })
+    this.#server = server
+    await new Promise<void>((resolve, reject) => {
+      server.stderr?.setEncoding('utf8').on('data', (text: string) => {
+        this.log += text
+        if (text.includes('"serving"')) resolve()
+      })
+      server.once('close', (code) =>
+        reject(new Error(`the server ended with ${code}: ${this.log}`)),
+      )
+    })
+  }
+
+  /** Ends the server. */
+  async stopServing(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
+    const server = this.#server
+    if (server?.pid === undefined || server.exitCode !== null) return null
+    const closed = once(server, 'close')
+    // nsenter becomes the program.
+    server.kill(signal)
+    await closed
+    return server.exitCode
+  }
+
+  /** Introduces this host to the one that serves. */
+  async introduce(server: Host): Promise<void> {
+    const address = `${server.address}:${PORT}`
+    const token = await server.holdfast(
+      'peer',
+      'token',
+      '--address',
+      address,
+      '--name',
+      server.name,
+    )
+    await this.holdfast('peer', 'add', token.trim(), '--as', this.name)
+  }
+}
+
+/** Two hosts, connected. They go away with the sandbox. */
+export async function makeHosts(sandbox: Sandbox): Promise<[Host, Host]> {
+  const hosts: [Host, Host] = [new Host(sandbox, 'primary', 1), new Host(sandbox, 'replica', 2)]
+  for (const host of hosts) await host.makeNamespace()
+  await hosts[0].connect(hosts[1])
+  return hosts
+}
+
+function hostId(sandbox: Sandbox): string {
+  return basename(sandbox.root).slice('holdfast-test-'.length)
+}

@@ -1,0 +1,66 @@
+import { existsSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { HoldfastError } from '../../src/lib/errors.js'
+import { formatFingerprint, hostIdentity } from '../../src/replication/identity.js'
+import { Peers, parseToken } from '../../src/replication/peers.js'
+
+const FINGERPRINT = 'ab'.repeat(32)
+
+function codeOf(run: () => unknown): string {
+  try {
+    run()
+  } catch (error) {
+    return error instanceof HoldfastError ? error.code : `${error}`
+  }
+  return 'none'
+}
+
+t.test('identity: made once, kept, for this host only', async (t) => {
+  const directory = join(t.testdir(), '.host')
+  const first = await hostIdentity(directory)
+  t.same(await hostIdentity(directory), first)
+  t.match(first.fingerprint, /^[0-9a-f]{64}$/)
+  t.match(formatFingerprint(first.fingerprint), /^([0-9a-f]{4} ){15}[0-9a-f]{4}$/)
+  t.equal(statSync(join(directory, 'key.pem')).mode & 0o777, 0o600)
+  t.equal(statSync(directory).mode & 0o777, 0o700)
+  t.not((await hostIdentity(t.testdir())).fingerprint, first.fingerprint)
+})
+
+t.test('peers: a token is good once', async (t) => {
+  const peers = new Peers(t.testdir())
+  const self = { name: 'here', address: '192.0.2.1:7420', fingerprint: FINGERPRINT }
+  const token = parseToken(`  ${peers.invite(self)}\n`)
+  t.match(token, self)
+  t.notOk(peers.redeem('another'), 'a guess')
+  t.ok(peers.redeem(token.secret))
+  t.notOk(peers.redeem(token.secret), 'the second time')
+  for (const text of ['', 'holdfast-', 'holdfast-e30', 'something', 'holdfast-????']) {
+    t.equal(
+      codeOf(() => parseToken(text)),
+      'TOKEN',
+    )
+  }
+})
+
+t.test('peers: known by name and by fingerprint, until removed', async (t) => {
+  const directory = t.testdir()
+  const peers = new Peers(directory)
+  t.same(peers.list(), [])
+  t.notOk(existsSync(join(directory, 'peers.json')))
+  peers.add({ name: 'one', fingerprint: FINGERPRINT, address: '192.0.2.1:7420' })
+  t.match(peers.byFingerprint(FINGERPRINT), { name: 'one' })
+  const other = { name: 'one', fingerprint: 'cd'.repeat(32), address: null }
+  t.equal(
+    codeOf(() => peers.add(other)),
+    'PEER_EXISTS',
+  )
+  peers.add({ name: 'uno', fingerprint: FINGERPRINT, address: null })
+  t.match(new Peers(directory).list(), [{ name: 'uno', address: '192.0.2.1:7420' }])
+  t.equal(
+    codeOf(() => peers.get('one')),
+    'PEER_NOT_FOUND',
+  )
+  peers.remove('uno')
+  t.equal(peers.byFingerprint(FINGERPRINT), undefined)
+})

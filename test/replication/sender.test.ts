@@ -1,0 +1,48 @@
+import t from 'tap'
+import { Sender } from '../../src/replication/sender.js'
+
+const CHAIN = Buffer.from('0102030405060708', 'hex')
+const chainAt = (seq: bigint) => (seq === 50n ? CHAIN : undefined)
+const welcome = (logged: { seq: number; chain: string } | null, baseline = false) =>
+  ({
+    type: 'welcome',
+    protocol: 1,
+    version: '0',
+    host: 'there',
+    logged,
+    applied: 40,
+    baseline,
+  }) as const
+const ack = (logged: number, applied: number) =>
+  ({ type: 'ack', logged, applied, baseline: false, failure: null }) as const
+const frame = (lastSeq: bigint, bytes: number) => ({ lastSeq, bytes: Buffer.alloc(bytes) })
+
+t.test('sender: goes on where the replica is, if that is a place of the journal', async (t) => {
+  const sender = new Sender({ window: 100 })
+  const chain = CHAIN.toString('hex')
+  t.same(sender.welcome(welcome({ seq: 50, chain }), chainAt), { kind: 'resume', after: 50n })
+  t.same(sender.positions, { sent: 50n, logged: 50n, applied: 40n })
+  t.match(sender.welcome(welcome({ seq: 51, chain }), chainAt), { kind: 'baseline' }, 'no place')
+  const other = 'ffffffffffffffff'
+  const fork = sender.welcome(welcome({ seq: 50, chain: other }), chainAt)
+  t.match(fork, { kind: 'baseline', reason: /another way/ })
+  t.match(sender.welcome(welcome(null), chainAt), { kind: 'baseline', reason: /nothing/ })
+  t.same(sender.reset({ lastSeq: 50n, chain: CHAIN }), { seq: 50, chain })
+  t.ok(sender.baseline)
+})
+
+t.test('sender: at most a window is under way', async (t) => {
+  const sender = new Sender({ window: 100 })
+  sender.welcome(welcome({ seq: 50, chain: CHAIN.toString('hex') }), chainAt)
+  sender.sentFrame(frame(60n, 60))
+  t.ok(sender.hasRoom)
+  sender.sentFrame(frame(70n, 60))
+  t.notOk(sender.hasRoom)
+  sender.ack(ack(65, 40))
+  t.ok(sender.hasRoom, 'the first frame is logged')
+  t.equal(sender.bytesUnderWay, 60)
+  sender.ack(ack(55, 30))
+  t.same(sender.positions, { sent: 70n, logged: 65n, applied: 40n }, 'never backwards')
+  sender.ack(ack(70, 70))
+  t.equal(sender.bytesUnderWay, 0)
+})
