@@ -154,7 +154,10 @@ async function measureWorkload(workload, started, context) {
         if (error.message === 'stopped') throw error
         // It may be out of descriptors (one per cached inode): let it recover for the next.
         await writeFile('/proc/sys/vm/drop_caches', '2')
-        failed[target.name] = error.message.split('\n')[0].replaceAll(context.work, '…')
+        const [what] = error.message.split('\n')
+        failed[target.name] = what
+          .replaceAll(context.work, '…')
+          .replaceAll(`${path.dirname(context.fsbench)}/`, '')
       }
     }
   }

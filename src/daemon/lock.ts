@@ -90,12 +90,13 @@ export function runningDaemon(name: string): DaemonProcess | undefined {
   }
 }
 
-/** Field 22 of /proc/PID/stat; undefined when there is no such process. */
+/** Field 22 of /proc/PID/stat; undefined when there is no such process, or only what init has to reap. */
 export function startTicks(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
     // The command in parentheses may contain anything, parentheses too.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
   } catch {
     return undefined
   }

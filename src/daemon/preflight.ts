@@ -91,6 +91,12 @@ export function checkMountpoint({ config }: Volume): { dead: boolean } {
   return { dead: true }
 }
 
+/** Whether a mount of this volume answers. */
+export function isServed({ config }: Volume): boolean {
+  const mount = mountAt(config.mountpoint)
+  return mount !== undefined && mount.source === mountSource(config.name) && isConnected(mount)
+}
+
 export function mountSource(name: string): string {
   return `holdfast:${name}`
 }

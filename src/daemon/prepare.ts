@@ -4,6 +4,7 @@
  */
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { JournalMeta } from '../journal/meta.js'
 import { restoreSnapshot } from '../journal/snapshot.js'
 import { Journal } from '../journal/store.js'
@@ -19,15 +20,25 @@ import {
   checkOccupants,
   checkPlaces,
   checkRing,
+  isServed,
 } from './preflight.js'
 import type { Volume } from './registry.js'
+
+/** How long a killed daemon may take to be gone: its requests to the disk come to their end first. */
+const DYING_MS_MAX = 10_000
+const DYING_POLL_MS = 20
 
 export function ringOf({ config }: Volume): string {
   return ringPath(config.options.ringDirectory, config.uuid)
 }
 
-/** Detaches a dead mount of this volume; says whether there was one. */
-export function prepareMountpoint(volume: Volume): boolean {
+/**
+ * Detaches a dead mount of this volume; says whether there was one. Call it with the volume's lock:
+ * then a mount that still answers is one whose daemon is just dying.
+ */
+export async function prepareMountpoint(volume: Volume): Promise<boolean> {
+  const end = Date.now() + DYING_MS_MAX
+  while (isServed(volume) && Date.now() < end) await sleep(DYING_POLL_MS)
   const { dead } = checkMountpoint(volume)
   // Lazily: applications may still have files of the dead mount open; they get errors until closed.
   if (dead) execFileSync('umount', ['-l', '--', volume.config.mountpoint], { stdio: 'ignore' })

@@ -105,7 +105,7 @@ export class ProtectedVolume {
     const lock = await VolumeLock.acquire(volume)
     const undo: (() => unknown)[] = [() => lock.release()]
     try {
-      const recoveredMount = prepareMountpoint(volume)
+      const recoveredMount = await prepareMountpoint(volume)
       checkVolume(volume, options.force)
       writeVolume(volume)
       const { meta, end, clock: lastClock } = await openJournal(volume)
@@ -157,7 +157,7 @@ export class ProtectedVolume {
     const { handle, chores } = this.#parts
     this.#watcher = new Watcher({
       directory: this.volume.config.backing,
-      recapture: (paths) => chores.run('recapturePaths', handle, paths),
+      recapture: (paths, settled) => chores.run('recapturePaths', handle, paths, settled),
       onError: (error) =>
         this.log.warn({ error: toHoldfastError(error, 'watch') }, 'watching failed'),
     })

@@ -116,6 +116,12 @@ export const INVITATION_MS = 15 * 60_000
 
 /** Out-of-band events collected for this long before the paths are re-captured. */
 export const WATCH_DEBOUNCE_MS = 100
+/** Without an event for this long, what was noticed is looked at once more. */
+export const WATCH_SETTLE_MS = 500
+/** And after this long at the latest, however many come. */
+export const WATCH_SETTLE_MS_MAX = 5_000
+/** Directories with more entries are not compared then: only what events name is captured. */
+export const WATCH_SWEEP_ENTRIES_MAX = 16_384
 /** Most paths in one re-capture call; further ones wait for the next. */
 export const WATCH_BATCH_PATHS_MAX = 4096
 

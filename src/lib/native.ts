@@ -191,8 +191,11 @@ export interface Native {
   marker(handle: number, name: string): bigint
   /** Starts a re-capture in the background; see volumeStats().scan*. */
   startScan(handle: number, options: ScanOptions): void
-  /** Captures these paths (relative to the volume root, bytes) as object images; drops caches. */
-  recapturePaths(handle: number, paths: Buffer[]): number
+  /**
+   * Captures those of these paths (relative to the volume root, bytes) that others have changed, and
+   * drops caches; returns how many. Names that are gone count only with `settled`.
+   */
+  recapturePaths(handle: number, paths: Buffer[], settled: boolean): number
   /** Unmounts (lazily when `force`), ends the request threads. The ring stays until it is drained. */
   unmountVolume(handle: number, force: boolean): void
   /** Frees the volume; removes the ring file when everything was journaled. */

@@ -19,6 +19,7 @@ if (parentPort === null) throw new Error('the replay runs in a worker thread onl
 const port = parentPort
 
 let replay: number | undefined
+let log: Journal | undefined
 let applied = 0n
 let scans = 0
 let horizon = 0n
@@ -71,50 +72,57 @@ function handle(request: ApplyRequest): boolean {
       return true
     case 'close':
       close()
-      post({ kind: 'closed' })
-      port.close()
+      void log?.close().then(() => {
+        post({ kind: 'closed' })
+        port.close()
+      })
+      if (log === undefined) port.close()
       return false
   }
 }
 
-/** Applies what may be applied; between frames it looks at its mailbox. */
-async function apply(): Promise<void> {
-  if (applied >= horizon) return
-  if (replay === undefined) open()
-  const journal = Journal.open({ path: logPath, readOnly: true })
-  try {
-    for (const frame of journal.frames({ from: applied + 1n })) {
-      if (replay === undefined || frame.lastSeq > horizon) break
-      if (frame.firstSeq !== applied + 1n) {
-        const message = `the log has no seq ${applied + 1n}`
-        throw new HoldfastError('PRUNED', message, { op: 'replica.apply' })
-      }
-      const position = native.replayFrame(replay, Buffer.from(frame.bytes))
-      applied = position.appliedSeq
-      scans = position.scans
-      if (Date.now() - saidAt >= APPLY_REPORT_MS) say()
-      const mail = receiveMessageOnPort(port)
-      if (mail === undefined) continue
-      const request = mail.message as ApplyRequest
-      if (!handle(request)) return
-      // The log may have been made anew.
-      if (request.kind === 'reset') return
-    }
-    say()
-  } finally {
-    await journal.close()
+/**
+ * Applies all that may be applied; between frames it looks at its mailbox. The horizon may rise
+ * meanwhile, to frames that a read of the log begun before does not see: so it reads again.
+ */
+function apply(): void {
+  while (applied < horizon) {
+    if (replay === undefined) open()
+    const before = applied
+    if (!applyOnce() || applied === before) return
   }
 }
 
-let turn: Promise<void> = Promise.resolve()
+/** One read of the log to its end; false: not to be gone on with. */
+function applyOnce(): boolean {
+  log ??= Journal.open({ path: logPath, readOnly: true })
+  log.refresh()
+  for (const frame of log.frames({ from: applied + 1n })) {
+    if (replay === undefined || frame.lastSeq > horizon) break
+    if (frame.firstSeq !== applied + 1n) {
+      const message = `the log has no seq ${applied + 1n}`
+      throw new HoldfastError('PRUNED', message, { op: 'replica.apply' })
+    }
+    const position = native.replayFrame(replay, Buffer.from(frame.bytes))
+    applied = position.appliedSeq
+    scans = position.scans
+    if (Date.now() - saidAt >= APPLY_REPORT_MS) say()
+    const mail = receiveMessageOnPort(port)
+    if (mail === undefined) continue
+    const request = mail.message as ApplyRequest
+    // The log may be made anew now.
+    if (!handle(request) || request.kind === 'reset') return false
+  }
+  say()
+  return true
+}
+
 port.on('message', (request: ApplyRequest) => {
-  turn = turn
-    .then(async () => {
-      if (handle(request)) await apply()
-    })
-    .catch((error: unknown) => {
-      post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })
-    })
+  try {
+    if (handle(request)) apply()
+  } catch (error) {
+    post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })
+  }
 })
 try {
   // Says where it stands before anything is applied.

@@ -167,7 +167,10 @@ await t.test('replicate: what wait promises without a replica', async (t) => {
   await replica.startAgain()
   t.equal(await differences(), '', 'it catches up by itself')
   await primary.holdfast('unmount', 'data')
-  t.equal(await compareTrees(dir, tree, '--holes'), '', 'holes too')
+  // What XFS allocates ahead of writes, and then has to fill with zeros, depends on when files are
+  // closed; so holes are compared where no load has been.
+  const quiet = [dir, tree].map((each) => join(each, 'new')) as [string, string]
+  t.equal(await compareTrees(...quiet, '--holes'), '', 'holes too')
   await primary.holdfast('mount', 'data')
   await primary.holdfast('replicate', 'data', '--stop', 'replica')
   const none = await primary.tryHoldfast('wait', 'data')

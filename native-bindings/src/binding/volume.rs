@@ -358,7 +358,7 @@ pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
 }
 
 #[napi]
-pub fn recapture_paths(handle: u32, paths: Vec<Buffer>) -> Result<u32, JsError> {
+pub fn recapture_paths(handle: u32, paths: Vec<Buffer>, settled: bool) -> Result<u32, JsError> {
     let open = registry::get(handle)?;
     let Some(session) = open.session.lock().clone() else {
         return Err(fail("NOT_MOUNTED", "the volume is not mounted"));
@@ -368,7 +368,7 @@ pub fn recapture_paths(handle: u32, paths: Vec<Buffer>) -> Result<u32, JsError> 
     std::thread::scope(|s| {
         s.spawn(|| {
             let mut w = Worker::new(open.volume.ring.clone())?;
-            recapture(&open.volume, &mut w, session.device.as_raw_fd(), &paths)
+            recapture(&open.volume, &mut w, session.device.as_raw_fd(), &paths, settled)
         })
         .join()
         .unwrap_or(Err(Errno(libc::EIO)))

@@ -172,6 +172,7 @@ impl Volume {
             w.writer.abort(slot);
             return Err(e);
         }
+        self.absent.forget(parent.oid, bytes);
         let st = stat_fd(raw(&fd))?;
         let pst = stat_fd(raw(&dir))?;
         self.bind(w, &parent);

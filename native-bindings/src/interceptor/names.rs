@@ -58,6 +58,7 @@ impl Volume {
     }
 
     fn name(&self, inode: &Inode, parent: &Arc<Inode>, name: &[u8]) {
+        self.absent.forget(parent.oid, name);
         let mut binding = inode.binding.lock();
         let known = binding.parent.as_ref().is_some_and(|p| Arc::ptr_eq(p, parent));
         if !(known && *binding.name == *name) {

@@ -120,6 +120,7 @@ impl Volume {
             self.spared(&doomed);
             return Err(e);
         }
+        self.absent.note(parent.oid, bytes);
         self.bind(w, &parent);
         let pst = stat_fd(raw(&dir))?;
         {

@@ -90,6 +90,10 @@ impl Volume {
             }
             return Err(e);
         }
+        self.absent.forget(new_parent.oid, new_bytes);
+        if !exchange && flags & libc::RENAME_WHITEOUT == 0 {
+            self.absent.note(old_parent.oid, old_bytes);
+        }
         self.bind(w, &old_parent);
         self.bind(w, &new_parent);
         let old_pst = stat_fd(raw(&old_dir))?;

@@ -71,6 +71,8 @@ pub struct Volume {
     pub counters: Counters,
     pub(super) streams: Mutex<Vec<Stream>>,
     pub scan: crate::scan::ScanState,
+    /// Removals that went through the mount, when others can remove as well.
+    pub absent: crate::scan::Absent,
 }
 
 /// One thread's part: its slots, identity and buffers.
@@ -183,6 +185,7 @@ impl Volume {
             table,
             ring,
             gate: Gate::default(),
+            absent: crate::scan::Absent::new(!options.exclusive),
             options,
             bind_generation: AtomicU32::new(1),
             bind_mark: AtomicU64::new(0),

@@ -3,11 +3,13 @@
 //! Three users: recovery of intents (`intents`), the re-capture after a power loss (`walk`), and changes
 //! made behind the mount (`outside`).
 
+mod absent;
 mod image;
 mod intents;
 mod outside;
 mod walk;
 
+pub use absent::Absent;
 pub use intents::recover_intents;
 pub use outside::recapture_paths;
 pub use walk::{start_scan, ScanOptions};
@@ -38,6 +40,8 @@ pub struct ScanState {
     /// Directories that something was moved or linked into meanwhile, perhaps from where the walk
     /// has not been: what a reader passed over, the walk has to show again.
     pub entered: Mutex<HashMap<Oid, FileHandle>>,
+    /// Directories in which others have changed something since it was last quiet.
+    pub foreign: Mutex<HashMap<Oid, FileHandle>>,
 }
 
 impl ScanState {
