@@ -6,17 +6,8 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { Journal } from '../../src/journal/store.js'
 import { verifyJournal } from '../../src/journal/verify.js'
-import { HoldfastError } from '../../src/lib/errors.js'
+import { codeOf } from '../harness/code.js'
 import { makeFrames, UUID } from './frames.js'
-
-function code(run: () => unknown): string {
-  try {
-    run()
-  } catch (error) {
-    return error instanceof HoldfastError ? error.code : String(error)
-  }
-  return 'none'
-}
 
 t.test('journal: what was appended is read back, from any place and both ways', async (t) => {
   const journal = Journal.open({ path: t.testdir(), uuid: UUID, create: true })
@@ -55,16 +46,16 @@ t.test('journal: frames as large as they may be', async (t) => {
 t.test('journal: refuses the journal of another volume and what is none', async (t) => {
   const path = t.testdir()
   t.equal(
-    code(() => Journal.open({ path, uuid: UUID })),
+    codeOf(() => Journal.open({ path, uuid: UUID })),
     'JOURNAL_MISSING',
   )
   t.equal(
-    code(() => Journal.open({ path, readOnly: true })),
+    codeOf(() => Journal.open({ path, readOnly: true })),
     'JOURNAL_MISSING',
   )
   await Journal.open({ path, uuid: UUID, create: true }).close()
   t.equal(
-    code(() => Journal.open({ path, uuid: Buffer.alloc(16, 9) })),
+    codeOf(() => Journal.open({ path, uuid: Buffer.alloc(16, 9) })),
     'FOREIGN_JOURNAL',
   )
 })

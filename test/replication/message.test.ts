@@ -1,18 +1,9 @@
 import t from 'tap'
-import { HoldfastError } from '../../src/lib/errors.js'
 import { encodeMessage, type Message, MessageReader } from '../../src/replication/message.js'
+import { codeOf } from '../harness/code.js'
 import { Chance, chooseSeed } from '../harness/faults.js'
 
 const FRAME = { type: 'frame', end: 9, authorised: 7 } as const
-
-function codeOf(run: () => unknown): string {
-  try {
-    run()
-  } catch (error) {
-    return error instanceof HoldfastError ? error.code : `${error}`
-  }
-  return 'none'
-}
 
 t.test('message: whole again however the stream was cut', async (t) => {
   const seed = chooseSeed()

@@ -1,20 +1,11 @@
 import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { HoldfastError } from '../../src/lib/errors.js'
 import { formatFingerprint, hostIdentity } from '../../src/replication/identity.js'
 import { Peers, parseToken } from '../../src/replication/peers.js'
+import { codeOf } from '../harness/code.js'
 
 const FINGERPRINT = 'ab'.repeat(32)
-
-function codeOf(run: () => unknown): string {
-  try {
-    run()
-  } catch (error) {
-    return error instanceof HoldfastError ? error.code : `${error}`
-  }
-  return 'none'
-}
 
 t.test('identity: made once, kept, for this host only', async (t) => {
   const directory = join(t.testdir(), '.host')
