@@ -51,10 +51,10 @@ export async function testKills(fs: FileSystem): Promise<void> {
     const seen = { recovered: 0, intents: 0, pending: 0 }
     for (let round = 1; round <= kills; round += 1) {
       const failed = await oneRound({ test, chance, round, seen })
-      if (failed !== '') return void t.fail(`round ${round} of ${kills}`, { failed })
+      if (failed !== '') return void t.fail(`round ${round} of ${kills}: ${failed}`)
       if (round % ROUNDS_PER_COMPARISON === 0 || round === kills) {
         const differs = await catchUpAndCompare(test)
-        if (differs !== '') return void t.fail(`replay differs after round ${round}`, { differs })
+        if (differs !== '') return void t.fail(`replay differs after round ${round}: ${differs}`)
         await forgetReplayed(test)
       }
     }

@@ -89,7 +89,7 @@ for (const site of sites) {
       const rounds = Math.ceil(losses / sites.length)
       for (let round = 1; round <= rounds; round += 1) {
         const wrong = await oneLoss(site, chance, round)
-        if (wrong !== '') return void t.fail(`loss ${round} of ${rounds}`, { wrong })
+        if (wrong !== '') return void t.fail(`loss ${round} of ${rounds}: ${wrong}`)
       }
       t.pass(`${rounds} losses`)
       await open(name).unmount()

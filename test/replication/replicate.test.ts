@@ -146,9 +146,9 @@ await t.test('replicate: cut links and deaths on both sides', async (t) => {
     await running.end()
     await primary.holdfast('mount', 'data')
     const differs = await differences()
-    if (differs !== '') return void t.fail(`round ${round}: ${what}`, { differs })
+    if (differs !== '') return void t.fail(`round ${round}: ${what}: ${differs}`)
     const lost = await checkLoad({ ...load, dir: join(tree, `round-${round}`) })
-    if (lost !== '') return void t.fail(`round ${round}: ${what}: lost on the replica`, { lost })
+    if (lost !== '') return void t.fail(`round ${round}: ${what}: lost on the replica: ${lost}`)
   }
   t.comment(JSON.stringify(seen))
   t.pass(`${rounds} rounds`)
