@@ -25,11 +25,11 @@ import {
   RING_BYTES_MIN,
   RING_WAIT_MS,
 } from '../lib/limits.js'
+import { NAME } from '../lib/names.js'
 import { stateRoot } from './places.js'
 
 export const VOLUME_VERSION = 1
 const FILE = 'volume.json'
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
 const absolute = z.string().refine(isAbsolute, 'must be an absolute path')
 

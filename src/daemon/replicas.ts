@@ -18,8 +18,8 @@ import { hostDirectory } from './places.js'
 
 const FILE = 'replicas.json'
 
-const ReplicaSchema = z.strictObject({
-  peer: z.string(),
+export const ReplicaSchema = z.strictObject({
+  peer: z.string().min(1),
   /** When an fsync returns: at once, when the replica has logged it, or when it has applied it. */
   ack: z.enum(['async', 'sync-log', 'sync-apply']).default('async'),
   /** What a synchronous replica that is lost does to fsync, after `lossMs`. */
@@ -88,6 +88,7 @@ export class Replicas {
   readonly #targets = new Map<string, Target>()
   #watchers = new Set<() => void>()
   #mode: number = SyncMode.off
+  #shipping = false
   #keepAfter: bigint | undefined
   /** captured as it was at the last ticks: who has that is as good as there. */
   #capturedBefore = 0n
@@ -278,7 +279,9 @@ export class Replicas {
   }
 
   #settle(): void {
-    this.#options.ship(this.#targets.size > 0)
+    const shipping = this.#targets.size > 0
+    if (shipping !== this.#shipping) this.#options.ship(shipping)
+    this.#shipping = shipping
     this.#settleSync()
     this.#settleHold()
   }

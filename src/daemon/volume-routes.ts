@@ -1,14 +1,9 @@
 /** What the control socket of a volume serves; docs/CONTROL.md. */
 import { z } from 'zod'
-import {
-  CONTROL_TIMEOUT_MS,
-  HOLD_MS_MAX,
-  MARKER_NAME_BYTES_MAX,
-  REPLICA_HOLD_BYTES_MAX,
-  SYNC_LOSS_MS,
-} from '../lib/limits.js'
+import { CONTROL_TIMEOUT_MS, HOLD_MS_MAX, MARKER_NAME_BYTES_MAX } from '../lib/limits.js'
 import { type Routes, readBody } from './control.js'
 import { Metrics } from './metrics.js'
+import { ReplicaSchema } from './replicas.js'
 import type { ProtectedVolume } from './volume.js'
 
 const seq = z.int().min(0)
@@ -37,13 +32,7 @@ const Bodies = {
   flush: z.strictObject({
     waitMs: z.int().min(0).max(CONTROL_TIMEOUT_MS).default(CONTROL_TIMEOUT_MS),
   }),
-  replicate: z.strictObject({
-    peer: z.string().min(1),
-    ack: z.enum(['async', 'sync-log', 'sync-apply']).default('async'),
-    onLoss: z.enum(['continue', 'refuse']).default('continue'),
-    lossMs: z.int().min(0).default(SYNC_LOSS_MS),
-    holdBytes: z.int().min(0).default(REPLICA_HOLD_BYTES_MAX),
-  }),
+  replicate: ReplicaSchema,
   wait: z.strictObject({
     for: z.enum(['logged', 'applied']),
     seq: seq.optional(),

@@ -72,11 +72,10 @@ function handle(request: ApplyRequest): boolean {
       return true
     case 'close':
       close()
-      void log?.close().then(() => {
+      void Promise.resolve(log?.close()).then(() => {
         post({ kind: 'closed' })
         port.close()
       })
-      if (log === undefined) port.close()
       return false
   }
 }

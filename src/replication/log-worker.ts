@@ -47,10 +47,9 @@ function store(frames: Buffer[]): void {
   }
   if (batch.length > 0) {
     started = true
-    if (!journal.flushAhead(batch)) {
-      journal.append(batch)
-      journal.sync()
-    } else journal.append(batch)
+    const flushed = journal.flushAhead(batch)
+    journal.append(batch)
+    if (!flushed) journal.sync()
   }
   say(bytes)
 }

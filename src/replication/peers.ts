@@ -10,9 +10,9 @@ import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
 import { INVITATION_MS } from '../lib/limits.js'
+import { NAME } from '../lib/names.js'
 
 const FILE = 'peers.json'
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 const FINGERPRINT = /^[0-9a-f]{64}$/
 
 const PeerSchema = z.strictObject({

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync } from 'node:fs'
 import type { TLSSocket } from 'node:tls'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import type { Logger } from '../lib/log.js'
+import { NAME } from '../lib/names.js'
 import type { Identity } from './identity.js'
 import type { HeaderOf } from './message.js'
 import type { Peer, Peers } from './peers.js'
@@ -148,7 +149,7 @@ export class ReplicaHost {
 
   #create(hello: HeaderOf<'hello'>, peer: Peer): Replica {
     const { root, log } = this.#options
-    if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(hello.name) || !existsSync(root)) {
+    if (!NAME.test(hello.name) || !existsSync(root)) {
       const what = existsSync(root) ? `a volume named ${JSON.stringify(hello.name)}` : root
       throw new HoldfastError('PEER_REFUSED', `cannot keep a replica of ${what}`, {
         op: 'replica.create',
