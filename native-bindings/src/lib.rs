@@ -8,7 +8,9 @@
 // Its functions are called by JavaScript only, which unit tests do not have.
 #[cfg(not(test))]
 mod binding;
+mod boot;
 pub mod capture;
+pub mod codes;
 pub mod interceptor;
 pub mod record;
 pub mod replay;

@@ -11,6 +11,7 @@ import { addRecaptureCommand } from './commands/recapture.js'
 import { addReplicaCommands } from './commands/replica.js'
 import { addReplicateCommands } from './commands/replicate.js'
 import { addStatusCommands } from './commands/status.js'
+import { addVerifyCommands } from './commands/verify.js'
 import { exitOnClosedPipe, print, printJson, reportError } from './output.js'
 
 function buildProgram(): Command {
@@ -41,6 +42,7 @@ Examples:
   addRecaptureCommand(program)
   addPeerCommands(program)
   addReplicateCommands(program)
+  addVerifyCommands(program)
   addReplicaCommands(program)
   addDoctorCommand(program)
   program

@@ -60,6 +60,11 @@ function replicaText(replica: ReplicaStatus): string {
     `${out.bold(peer)} ${connected}, ${ack}${lost}, ${copyText(copy)}`,
     `logged seq ${formatCount(logged)} (${formatCount(lag.logged)} behind)`,
     `applied seq ${formatCount(applied)} (${formatCount(lag.applied)} behind, ${lag.seconds.toFixed(1)} s)`,
+    ...(replica.needs > 0
+      ? [out.red(`${formatCount(replica.needs)} objects differ`)]
+      : replica.proven === null
+        ? []
+        : [`proven equal ${replica.proven.at}`]),
     ...(replica.held ? [] : [out.red('cut loose: it starts anew')]),
     ...(problem === null ? [] : [out.red(problem.message)]),
   ]

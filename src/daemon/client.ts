@@ -7,6 +7,7 @@ import { runningDaemon } from './lock.js'
 import { socketPath } from './places.js'
 import type { ReplicaRequest, ReplicaStatus } from './replicas.js'
 import type { Status } from './status.js'
+import type { VerifyProgress } from './verification.js'
 
 const GONE_POLL_MS = 10
 
@@ -30,6 +31,12 @@ export interface WaitRequest {
   seq?: number | undefined
   peer?: string | undefined
   waitMs?: number
+}
+
+export interface VerifyRequest {
+  peers?: string[] | undefined
+  repair?: boolean
+  bytesPerS?: number
 }
 
 export interface WaitReply {
@@ -104,6 +111,22 @@ export class ControlClient {
     const { waitMs = CONTROL_TIMEOUT_MS } = request
     const timeoutMs = waitMs + CONTROL_TIMEOUT_MS
     return this.#call('POST', '/v1/wait', { ...request, waitMs }, { timeoutMs, ...options })
+  }
+
+  /** Begins to compare everything with the replicas; follow it by `verified`. */
+  verify(request: VerifyRequest, options?: CallOptions): Promise<VerifyProgress> {
+    return this.#call('POST', '/v1/verify', request, options)
+  }
+
+  /** The comparison under way, or the last one since the daemon started. */
+  async verified(options?: CallOptions): Promise<VerifyProgress | null> {
+    type Reply = { verify: VerifyProgress | null }
+    return (await this.#call<Reply>('GET', '/v1/verify', undefined, options)).verify
+  }
+
+  /** Begins to bring a replica, or all, back by codes; follow it by `status`. */
+  resync(peer?: string, options?: CallOptions): Promise<ReplicaStatus[]> {
+    return this.#call('POST', '/v1/resync', { peer }, options)
   }
 
   /** Holds I/O for at most `maxMs`; `startNs` is CLOCK_MONOTONIC as a decimal string. */

@@ -36,6 +36,11 @@ export function journalPath(stateDirectory: string): string {
   return join(stateDirectory, 'journal')
 }
 
+/** Codes of what the volume's files hold. */
+export function codesPath(stateDirectory: string): string {
+  return join(stateDirectory, 'codes')
+}
+
 export function logPath(stateDirectory: string): string {
   return join(stateDirectory, 'daemon.log')
 }

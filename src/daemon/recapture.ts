@@ -119,8 +119,10 @@ export class Recapture {
       const objects = await objectsAfter(journalPath, this.#need.afterSeq)
       native.startScan(this.#handle, {
         changedSinceNs: this.#need.sinceNs,
+        kind: 'recapture',
         objects,
-        baseline: false,
+        codes: false,
+        bytesPerS: 0,
       })
       this.#started = true
       return 'running'

@@ -8,13 +8,24 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
-import { REPLICA_HOLD_BYTES_MAX, SYNC_LOSS_MS } from '../lib/limits.js'
+import {
+  REPLICA_HOLD_BYTES_MAX,
+  SCRUB_BYTES_PER_S,
+  SCRUB_INTERVAL_MS,
+  SYNC_LOSS_MS,
+} from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
 import { type ShippedVolume, Shipper, type ShipperState } from '../replication/shipper.js'
 import { connectTls } from '../replication/tls.js'
 import { hostDirectory } from './places.js'
+import {
+  Verification,
+  type VerifiedVolume,
+  type VerifyOptions,
+  type VerifyProgress,
+} from './verification.js'
 
 const FILE = 'replicas.json'
 
@@ -26,6 +37,8 @@ export const ReplicaSchema = z.strictObject({
   onLoss: z.enum(['continue', 'refuse']).default('continue'),
   lossMs: z.int().min(0).default(SYNC_LOSS_MS),
   holdBytes: z.int().min(0).default(REPLICA_HOLD_BYTES_MAX),
+  /** How often everything is compared with it; 0: never. */
+  scrubMs: z.int().min(0).default(SCRUB_INTERVAL_MS),
 })
 const FileSchema = z.strictObject({ version: z.literal(1), replicas: z.array(ReplicaSchema) })
 
@@ -47,7 +60,15 @@ export interface ReplicaStatus {
   waitedFor: boolean
   bytesSent: number
   connections: number
+  /** Baselines begun since the daemon started. */
+  resyncs: number
   problem: { code: string; message: string } | null
+  /** Objects of which its tree lacks something. */
+  needs: number
+  /** When it was compared last (ISO), and how many differences there were; null: never. */
+  verified: { at: string; seq: number; differences: number } | null
+  /** When it was last proven equal. */
+  proven: { at: string; seq: number } | null
   /** The journal keeps for it what it lacks; false: it was down too long, and starts anew. */
   held: boolean
 }
@@ -57,7 +78,7 @@ export const SyncMode = { off: 0, wait: 1, refuse: 2 } as const
 
 export interface ReplicasOptions {
   stateDirectory: string
-  volume: ShippedVolume
+  volume: ShippedVolume & VerifiedVolume
   capturedSeq(): bigint
   journalBytes(): number
   /** Frames after this seq are kept; undefined: replicas ask for nothing. */
@@ -67,6 +88,10 @@ export interface ReplicasOptions {
   setSync(mode: number): void
   /** Whether frames are shipped: they are committed without delay then. */
   ship(on: boolean): void
+  /** Some replica may hold other bytes than the volume. */
+  setDiffering(differing: boolean): void
+  /** Codes are kept from now on. Idempotent. */
+  keepCodes(): void
   log: Logger
 }
 
@@ -93,9 +118,14 @@ export class Replicas {
   /** captured as it was at the last ticks: who has that is as good as there. */
   #capturedBefore = 0n
   #capturedLast = 0n
+  #differing = false
+  readonly #verification: Verification
+  /** When a comparison was begun last by the clock, for each replica. */
+  readonly #scrubbedAt = new Map<string, number>()
 
   constructor(options: ReplicasOptions) {
     this.#options = options
+    this.#verification = new Verification(options.volume, options.log)
   }
 
   async start(): Promise<void> {
@@ -108,7 +138,10 @@ export class Replicas {
     return [...this.#targets.values()].map(({ options, state, armed, held, caughtUpAt }) => {
       const { sent, logged, applied, baseline, problem } = state
       const upToDate = applied >= captured && state.connection === 'connected'
-      const failed = problem?.code.startsWith('REPLAY_') === true
+      const { needs, verdict } = state
+      const failed = problem?.code.startsWith('REPLAY_') === true || needs > 0
+      const dated = <T extends { at: number }>(fact: T | null) =>
+        fact && { ...fact, at: new Date(fact.at).toISOString() }
       return {
         peer: options.peer,
         ack: options.ack,
@@ -125,10 +158,35 @@ export class Replicas {
         waitedFor: options.ack !== 'async' && armed,
         bytesSent: state.bytesSent,
         connections: state.connections,
+        resyncs: state.resyncs,
         problem,
+        needs,
+        verified: dated(verdict.verified),
+        proven: dated(verdict.proven),
         held,
       }
     })
+  }
+
+  /** Compares everything; follow `verification.progress`. BUSY, NOT_REPLICATED. */
+  verify(options: VerifyOptions): VerifyProgress {
+    const participants = [...this.#targets].map(([peer, { shipper }]) => ({ peer, shipper }))
+    return this.#verification.start(participants, options)
+  }
+
+  /** The comparison under way, or the last one since the daemon started. */
+  get verified(): VerifyProgress | null {
+    return this.#verification.progress
+  }
+
+  /** Brings a replica, or all, back by codes. NOT_REPLICATED. */
+  resync(peer?: string): void {
+    const chosen = [...this.#targets].filter(([name]) => peer === undefined || name === peer)
+    if (chosen.length === 0) {
+      const message = `the volume is not replicated${peer === undefined ? '' : ` to ${peer}`}`
+      throw new HoldfastError('NOT_REPLICATED', message, { op: 'resync' })
+    }
+    for (const [, { shipper }] of chosen) shipper.resync()
   }
 
   /** Adds a replica, or changes how it is acknowledged. PEER_NOT_FOUND, USAGE. */
@@ -165,6 +223,7 @@ export class Replicas {
     this.#capturedBefore = this.#capturedLast
     this.#capturedLast = this.#options.capturedSeq()
     this.#settle()
+    this.#scrub()
   }
 
   /** Frames after this seq are kept for a replica; undefined: none is. */
@@ -222,6 +281,7 @@ export class Replicas {
     const targets = [...this.#targets.values()]
     this.#targets.clear()
     this.#options.setSync(SyncMode.off)
+    await this.#verification.close()
     await Promise.all(targets.map(({ shipper }) => shipper.close()))
   }
 
@@ -242,6 +302,9 @@ export class Replicas {
     const peers = new Peers(hostDirectory())
     const identity = await hostIdentity(hostDirectory())
     peers.get(options.peer)
+    this.#options.keepCodes()
+    // What was never compared is so one interval from now.
+    this.#scrubbedAt.set(options.peer, Date.now())
     const shipper: Shipper = new Shipper({
       volume,
       peer: options.peer,
@@ -282,6 +345,9 @@ export class Replicas {
     const shipping = this.#targets.size > 0
     if (shipping !== this.#shipping) this.#options.ship(shipping)
     this.#shipping = shipping
+    const differing = [...this.#targets.values()].some(({ state }) => !isWhole(state))
+    if (differing !== this.#differing) this.#options.setDiffering(differing)
+    this.#differing = differing
     this.#settleSync()
     this.#settleHold()
   }
@@ -331,6 +397,26 @@ export class Replicas {
     )
   }
 
+  /** Compares with replicas that were not proven equal for too long, or that are in doubt. */
+  #scrub(): void {
+    if (this.#verification.isRunning) return
+    const now = Date.now()
+    const whole = ({ state }: Target) => state.connection === 'connected' && isWhole(state)
+    const due = [...this.#targets.values()].filter((target) => {
+      const { options, state } = target
+      const { verified, doubt } = state.verdict
+      const last = Math.max(verified?.at ?? 0, this.#scrubbedAt.get(options.peer) ?? 0)
+      const { scrubMs } = options
+      return whole(target) && (doubt || (scrubMs > 0 && now - last >= scrubMs))
+    })
+    if (due.length === 0) return
+    const peers = due.map(nameOf)
+    const doubtful = due.some(({ state }) => state.verdict.doubt)
+    for (const peer of peers) this.#scrubbedAt.set(peer, now)
+    this.#options.log.info({ peers, doubtful }, 'everything is compared')
+    this.verify({ peers, repair: doubtful, bytesPerS: doubtful ? 0 : SCRUB_BYTES_PER_S })
+  }
+
   /** What a replica lacks is kept for it, up to a limit. */
   #settleHold(): void {
     const bytes = this.#options.journalBytes()
@@ -369,8 +455,18 @@ function position({ options, state }: Target): bigint {
   return options.ack === 'sync-apply' ? state.applied : state.logged
 }
 
+/** As far as is known, the replica's tree lacks nothing that its log has. */
+function isWhole({ connections, baseline, needs }: ShipperState): boolean {
+  return connections > 0 && !baseline && needs === 0
+}
+
 function nameOf({ options }: Target): string {
   return options.peer
+}
+
+/** The volume is shipped to somebody. */
+export function isReplicated(stateDirectory: string): boolean {
+  return existsSync(join(stateDirectory, FILE))
 }
 
 /** By what name this host introduces itself. */

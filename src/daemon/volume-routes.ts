@@ -39,6 +39,12 @@ const Bodies = {
     peer: z.string().min(1).optional(),
     waitMs: z.int().min(0).default(CONTROL_TIMEOUT_MS),
   }),
+  verify: z.strictObject({
+    peers: z.array(z.string().min(1)).optional(),
+    repair: z.boolean().default(false),
+    bytesPerS: z.int().min(0).default(0),
+  }),
+  resync: z.strictObject({ peer: z.string().min(1).optional() }),
   none: z.strictObject({}),
 } as const
 
@@ -93,6 +99,14 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
   })
   app.delete<{ Params: { peer: string } }>('/v1/replicas/:peer', async (request) => {
     await volume.replicas.remove(request.params.peer)
+    return volume.replicas.status
+  })
+  app.post('/v1/verify', async (request) => {
+    return volume.replicas.verify(read(request.body, 'verify'))
+  })
+  app.get('/v1/verify', async () => ({ verify: volume.replicas.verified }))
+  app.post('/v1/resync', async (request) => {
+    volume.replicas.resync(read(request.body, 'resync').peer)
     return volume.replicas.status
   })
   app.post('/v1/wait', async (request) => {

@@ -34,7 +34,7 @@ import { checkVolume, openDataPlane, openJournal, prepareMountpoint, ringOf } fr
 import { Recapture, recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
 import { Replicas } from './replicas.js'
-import { shipped } from './shipped.js'
+import { keepCodes, openCodes, shipped } from './shipped.js'
 import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
 
 const FOLLOW_POLL_MS = 50
@@ -114,6 +114,7 @@ export class ProtectedVolume {
       undo.push(() => native.closeVolume(open.handle))
       const sealed = recoveredMount && volume.config.backing === volume.config.mountpoint
       const need = recaptureNeed({ meta, lastSeq: end.lastSeq, ring: open.ring, sealed })
+      openCodes(volume, open)
       const parts = startParts(volume, open, need, options)
       undo.push(
         () => parts.chores.close(),
@@ -400,6 +401,8 @@ function startParts(
     acknowledged: (seq) => native.acknowledged(handle, seq),
     setSync: (mode) => native.setSync(handle, mode),
     ship: (on) => void drain.ship(on),
+    setDiffering: (differing) => native.setDiffering(handle, differing),
+    keepCodes: () => keepCodes(volume, handle, false),
     log,
   })
   onCommitted = (seq) => replicas.advanced(seq)

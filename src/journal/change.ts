@@ -124,6 +124,8 @@ function describe(record: RecordView, names: NameTable): Particulars {
     }
     case 'IMAGE_HOLE':
       return { verb: 'image-hole', path: self(), offset: fields.offset, length: fields.length }
+    case 'CODES':
+      return { verb: 'codes', path: self(), offset: fields.offset, length: fields.length }
     case 'IMAGE_DIR':
       return { verb: 'image-dir', path: self() }
     case 'IMAGE_ENTRY': {
@@ -138,7 +140,7 @@ function describe(record: RecordView, names: NameTable): Particulars {
   }
 }
 
-const SCAN_KINDS = ['recovery', 're-capture', 'baseline']
+const SCAN_KINDS = ['recovery', 're-capture', 'baseline', 'comparison', 'repair']
 
 interface SetattrFields {
   valid: number

@@ -105,6 +105,20 @@ export const LOG_KEEP_BYTES = 1 * GiB
 export const LOG_PRUNE_INTERVAL_MS = 5_000
 /** How often a replay under way says how far it is. */
 export const APPLY_REPORT_MS = 5
+/** Nothing to apply for this long: a replica computes codes. */
+export const CODES_IDLE_MS = 200
+/** Between two walks of a volume that compute codes. */
+export const CODES_SWEEP_PAUSE_MS = 60_000
+/** A comparison of everything is due when a replica was not proven equal for this long, */
+export const SCRUB_INTERVAL_MS = 7 * 24 * 3_600_000
+/** and reads no faster than this, in bytes a second. */
+export const SCRUB_BYTES_PER_S = 64 * MiB
+/** A replica that has applied nothing for this long is not waited for by a comparison. */
+export const VERIFY_STALL_MS = 60_000
+/** Differences that are told one by one; the rest is counted. */
+export const DIFFERENCES_TOLD_MAX = 1_000
+/** Repairs in a row that leave a replica with something to repair. */
+export const REPAIRS_MAX = 8
 /** How long fsync waits for a synchronous replica that is lost. */
 export const SYNC_LOSS_MS = 10_000
 /** How long an orderly stop gives connected replicas for the last changes. */

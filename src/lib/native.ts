@@ -112,6 +112,8 @@ export interface VolumeStats {
   panics: number
   /** Effects of which not all could be captured, since start: each asks for a re-capture. */
   uncaptured: number
+  /** Codes made valid by this process and still so; walks that computed them. */
+  codes?: { valid: number; passes: number; running: boolean } | null
 }
 
 export interface ReplayOptions {
@@ -123,6 +125,8 @@ export interface ReplayOptions {
   state: string
   /** Where a new state starts, when that is not the beginning. */
   start?: ReplayStart
+  /** A state that exists starts there as well; it keeps what it knows of objects, and codes. */
+  restart?: boolean
 }
 
 /** Where a new replay starts when the target is not a copy of the base. */
@@ -130,8 +134,8 @@ export interface ReplayStart {
   seq: bigint
   /** Chain value there (8 bytes). */
   chain: Buffer
-  /** Scans under way there: a bit for each kind; the target is whole when they have ended. */
-  scans: number
+  /** The target is whole when a baseline that begins after this place has ended. */
+  baseline: boolean
 }
 
 export interface ReplayPosition {
@@ -141,17 +145,58 @@ export interface ReplayPosition {
   records: bigint
   bytes: bigint
   objects: number
-  /** Scans under way at this position: a bit for each kind. */
-  scans: number
+  /** A baseline is awaited or under way: the target lacks things. */
+  baseline: boolean
+  /** Objects of which the target is known to lack something. */
+  needs: number
+  /** Differences found by the comparison under way, or the last one. */
+  differences: number
+  /** The last comparison of everything that ended in this process: where, and what it found. */
+  verified?: { seq: bigint; differences: number } | null
+  /** There are codes to compute when there is nothing to apply. */
+  codesLeft: boolean
+}
+
+/** One thing that a replay's target has otherwise than the source. */
+export interface Difference {
+  seq: bigint
+  /** Relative to the target, in bytes, starting with a slash. */
+  path: Buffer
+  /** Which parts, joined by commas: `data`, `missing`, `mode`, … */
+  what: string
+  /** Of `data` and `holes`: the bytes. */
+  from: bigint
+  to: bigint
+}
+
+export interface CodeOptions {
+  /** File of the codes; docs/FORMAT.md, section 6. */
+  path: string
+  /** 16 bytes. */
+  uuid: Buffer
+  /** Nobody can have changed a file since the last process with these codes has ended. */
+  keep: boolean
+  /** Between two walks that compute codes. */
+  sweepPauseMs: number
 }
 
 export interface ScanOptions {
+  /**
+   * `recapture`: what may have changed. `baseline`: all, for a replica that has nothing. `verify`:
+   * all, for replicas to compare with. `repair`: what a replica lacks.
+   */
+  kind: 'recapture' | 'baseline' | 'verify' | 'repair'
   /** Image objects whose change time is at or after this wall-clock time (ns); 0n images all. */
   changedSinceNs: bigint
-  /** Also image these objects (ino, gen) whatever their change time, as [ino0, gen0, ino1, …]. */
+  /**
+   * These objects in any case, four words each: ino, gen, and the range of its data from, to. An
+   * object without a range (from not below to) is imaged whole; one with several comes several times.
+   */
   objects: BigUint64Array
-  /** For a replica that has nothing: marks the scan as a baseline, and names every object anew. */
-  baseline: boolean
+  /** Of a baseline: codes instead of data, for a tree that was the volume's before. */
+  codes: boolean
+  /** Most bytes read in a second; 0: no limit. */
+  bytesPerS: number
 }
 
 export interface HoldResult {
@@ -187,6 +232,10 @@ export interface Native {
   hold(handle: number, maxMs: number): HoldResult
   /** Opens the gate. Returns the ns it was held, or throws HOLD_EXPIRED when the watchdog did it. */
   release(handle: number): bigint
+  /** Codes are kept and computed in the background from now on. Idempotent; before the mount or after. */
+  openCodes(handle: number, options: CodeOptions): void
+  /** Some replica may hold other bytes than the volume: records do not refer to bytes meanwhile. */
+  setDiffering(handle: number, differing: boolean): void
   /** Adds a marker record; returns its seq. */
   marker(handle: number, name: string): bigint
   /** Starts a re-capture in the background; see volumeStats().scan*. */
@@ -208,6 +257,14 @@ export interface Native {
   replayPosition(handle: number): ReplayPosition
   /** Applies the records of one frame with seq > position; returns the new position. */
   replayFrame(handle: number, frame: Buffer): ReplayPosition
+  /** Computes missing codes for about `maxMs`; `codesLeft` of the result says whether to go on. */
+  replayCodes(handle: number, maxMs: number): ReplayPosition
+  /** The differences found since the last call; at most the first 10,000 of a comparison. */
+  replayDifferences(handle: number): Difference[]
+  /** What the target is known to lack, as `ScanOptions.objects`; the beginning of it when it is much. */
+  replayNeeds(handle: number): BigUint64Array
+  /** A power loss has put effects in doubt that only a comparison can prove right. */
+  replayDoubt(handle: number): boolean
   /** Writes out deferred times and syncs; `finish` also removes the state directory. */
   closeReplay(handle: number, finish: boolean): ReplayPosition
 

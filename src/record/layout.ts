@@ -19,7 +19,7 @@ export const COMM_BYTES = 16
 export const TIME_UNKNOWN_NS = 0xffff_ffff
 
 /** Record flags. */
-export const RecordFlag = { KILLPRIV: 1, MAPPED: 2, RECOVERED: 4 } as const
+export const RecordFlag = { KILLPRIV: 1, MAPPED: 2, RECOVERED: 4, COMPARE: 8 } as const
 
 /** Offsets in a frame's header. */
 export const FrameAt = {

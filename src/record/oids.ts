@@ -1,3 +1,6 @@
+/** Words that name a range of an object: ino, gen, from, to. */
+const RANGE_WORDS = 4
+
 /** The set of objects that records mention. */
 import { type Fields, type Oid, oidIsZero, oidKey } from './fields.js'
 import type { RecordView } from './record.js'
@@ -16,16 +19,16 @@ export class Oids {
     for (const oid of oidsOf(record.fields)) this.add(oid)
   }
 
-  /** [ino0, gen0, ino1, …], as the data plane takes it. */
+  /** Whole objects, as the data plane takes them: [ino, gen, 0, 0, …]. */
   toArray(): BigUint64Array {
-    const pairs = new BigUint64Array(this.#known.size * 2)
+    const words = new BigUint64Array(this.#known.size * RANGE_WORDS)
     let at = 0
     for (const { ino, gen } of this.#known.values()) {
-      pairs[at] = ino
-      pairs[at + 1] = gen
-      at += 2
+      words[at] = ino
+      words[at + 1] = gen
+      at += RANGE_WORDS
     }
-    return pairs
+    return words
   }
 }
 

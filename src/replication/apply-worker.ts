@@ -6,12 +6,13 @@ import { rmSync } from 'node:fs'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { APPLY_REPORT_MS } from '../lib/limits.js'
-import { native, type ReplayStart } from '../lib/native.js'
+import { APPLY_REPORT_MS, CODES_IDLE_MS } from '../lib/limits.js'
+import { native, type ReplayPosition, type ReplayStart } from '../lib/native.js'
 import type { ApplyOptions, ApplyReply, ApplyRequest, LogPlace } from './replica-messages.js'
 
-/** Kind of the scan that is a baseline, as a bit of the replay's scans (docs/FORMAT.md). */
-const BASELINE = 1 << 2
+/** How long codes are computed before the mailbox is looked at, and the pause after it. */
+const CODES_MS = 20
+const CODES_PAUSE_MS = 20
 
 const { logPath, uuid: uuidBytes, tree, state } = workerData as ApplyOptions
 const uuid = Buffer.from(uuidBytes)
@@ -20,10 +21,15 @@ const port = parentPort
 
 let replay: number | undefined
 let log: Journal | undefined
+let at: ReplayPosition | undefined
 let applied = 0n
-let scans = 0
 let horizon = 0n
 let saidAt = 0
+/** Differences and the end of a comparison, as far as they have been told. */
+let toldDifferences = 0
+let toldVerified = -1n
+let doubt = false
+let computing: NodeJS.Timeout | undefined
 
 function post(reply: ApplyReply): void {
   port.postMessage(reply)
@@ -31,16 +37,59 @@ function post(reply: ApplyReply): void {
 
 function say(): void {
   saidAt = Date.now()
-  post({ kind: 'applied', seq: applied, baseline: (scans & BASELINE) !== 0 })
+  const { baseline = true, needs = 0 } = at ?? {}
+  tellComparison()
+  post({ kind: 'applied', seq: applied, baseline, needs, doubt })
+  doubt = false
 }
 
-/** Opens the replay where it was; `start` for a new one. */
+function tellComparison(): void {
+  if (replay === undefined || at === undefined) return
+  const { differences, verified } = at
+  const ended = verified != null && verified.seq !== toldVerified
+  if (differences !== toldDifferences || ended) {
+    toldDifferences = differences
+    const list = native.replayDifferences(replay).map(({ seq, path, what, from, to }) => ({
+      seq: Number(seq),
+      path: path.toString('base64'),
+      what,
+      from: Number(from),
+      to: Number(to),
+    }))
+    if (list.length > 0) post({ kind: 'differences', list })
+  }
+  if (ended) {
+    toldVerified = verified.seq
+    post({ kind: 'verified', ...verified })
+  }
+}
+
+function stand(position: ReplayPosition): void {
+  at = position
+  applied = position.appliedSeq
+}
+
+/** Opens the replay where it was; with `start` there, whatever the tree is. */
 function open(start?: ReplayStart): void {
   const target = Buffer.from(tree)
-  replay = native.openReplay({ target, uuid, state, ...(start === undefined ? {} : { start }) })
-  const position = native.replayPosition(replay)
-  applied = position.appliedSeq
-  scans = position.scans
+  const from = start === undefined ? {} : { start, restart: true }
+  replay = native.openReplay({ target, uuid, state, ...from })
+  toldDifferences = 0
+  stand(native.replayPosition(replay))
+  doubt ||= native.replayDoubt(replay)
+}
+
+/** The log has to be what was applied: else the tree belongs to another history. REPLAY_FORK. */
+function prove(): void {
+  log ??= Journal.open({ path: logPath, readOnly: true })
+  log.refresh()
+  const frame = applied === 0n ? undefined : log.frameAt(applied)
+  if (frame === undefined || frame.lastSeq !== applied || at === undefined) return
+  if (Buffer.compare(frame.chain, at.appliedChain) === 0) return
+  throw new HoldfastError('REPLAY_FORK', `the tree is at another seq ${applied} than the log`, {
+    op: 'replica.open',
+    hint: 'The primary brings it back by codes when it connects.',
+  })
 }
 
 function close(): void {
@@ -50,13 +99,16 @@ function close(): void {
 }
 
 function startOver({ seq, chain }: LogPlace): void {
+  const start = { seq, chain: Buffer.from(chain), baseline: true }
   try {
     close()
+    open(start)
   } catch {
-    // It is given up.
+    // It is given up: objects are known by their names, then.
+    replay = undefined
+    rmSync(state, { recursive: true, force: true })
+    open(start)
   }
-  rmSync(state, { recursive: true, force: true })
-  open({ seq, chain: Buffer.from(chain), scans: BASELINE })
   horizon = seq
   post({ kind: 'reset' })
   say()
@@ -69,6 +121,9 @@ function handle(request: ApplyRequest): boolean {
       return true
     case 'reset':
       startOver(request.at)
+      return true
+    case 'needs':
+      if (replay !== undefined) post({ kind: 'needs', words: native.replayNeeds(replay) })
       return true
     case 'close':
       close()
@@ -102,9 +157,7 @@ function applyOnce(): boolean {
       const message = `the log has no seq ${applied + 1n}`
       throw new HoldfastError('PRUNED', message, { op: 'replica.apply' })
     }
-    const position = native.replayFrame(replay, Buffer.from(frame.bytes))
-    applied = position.appliedSeq
-    scans = position.scans
+    stand(native.replayFrame(replay, Buffer.from(frame.bytes)))
     if (Date.now() - saidAt >= APPLY_REPORT_MS) say()
     const mail = receiveMessageOnPort(port)
     if (mail === undefined) continue
@@ -116,16 +169,28 @@ function applyOnce(): boolean {
   return true
 }
 
+/** Codes are computed while there is nothing to apply. */
+function compute(): void {
+  computing = undefined
+  if (replay === undefined || applied < horizon) return
+  const { codesLeft } = native.replayCodes(replay, CODES_MS)
+  if (codesLeft) computing = setTimeout(compute, CODES_PAUSE_MS)
+}
+
 port.on('message', (request: ApplyRequest) => {
+  clearTimeout(computing)
   try {
-    if (handle(request)) apply()
+    if (!handle(request)) return
+    apply()
+    computing = setTimeout(compute, CODES_IDLE_MS)
   } catch (error) {
     post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })
   }
 })
 try {
-  // Says where it stands before anything is applied.
+  // Proves where it stands before anything is applied.
   open()
+  prove()
   say()
 } catch (error) {
   post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })

@@ -9,6 +9,7 @@ import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX } from '../lib/limits.js'
 import { VERSION } from '../lib/version.js'
+import { VerdictSchema } from './verdict.js'
 
 /** Changes when either side would misunderstand the other. */
 export const PROTOCOL = 1
@@ -39,6 +40,8 @@ const Schema = z.discriminatedUnion('type', [
     logged: place.nullable(),
     applied: seq,
     baseline: z.boolean(),
+    /** It has a tree: of a baseline, codes will do. */
+    tree: z.boolean(),
   }),
   /** The connection ends, for this reason. */
   z.strictObject({ type: z.literal('refuse'), code: text, message: z.string().max(4096) }),
@@ -55,7 +58,23 @@ const Schema = z.discriminatedUnion('type', [
     applied: seq,
     baseline: z.boolean(),
     failure: z.strictObject({ code: text, message: z.string().max(4096) }).nullable(),
+    /** Objects of which its tree lacks something; what comparisons have said of it. */
+    needs: z.int().min(0),
+    verdict: VerdictSchema,
   }),
+  /** A comparison has found this; the path in base64, for it is bytes. */
+  z.strictObject({
+    type: z.literal('difference'),
+    seq,
+    path: z.string().max(8192),
+    what: text,
+    from: seq,
+    to: seq,
+  }),
+  /** What does the tree lack? */
+  z.strictObject({ type: z.literal('want') }),
+  /** Its body: ino, gen, from, to (u64 LE each) of what lacks. */
+  z.strictObject({ type: z.literal('need') }),
   z.strictObject({ type: z.literal('ping') }),
   /** By the secret of a pasted token: makes two hosts peers. */
   z.strictObject({ type: z.literal('introduce'), secret: text, name: text }),
@@ -72,6 +91,7 @@ export interface Message {
   body: Buffer
 }
 
+const WITH_BODY: ReadonlySet<Header['type']> = new Set(['frame', 'need'])
 const NO_BODY = Buffer.alloc(0)
 
 /** The pieces to write, in order; the body is not copied. */
@@ -145,7 +165,7 @@ function decode(bytes: Buffer, headerBytes: number): Message {
     )
   }
   const body = bytes.subarray(PREFIX_BYTES + headerBytes)
-  if (body.length > 0 && parsed.data.type !== 'frame') {
+  if (body.length > 0 && !WITH_BODY.has(parsed.data.type)) {
     throw protocolError(`${parsed.data.type} with a body`)
   }
   return { header: parsed.data, body }

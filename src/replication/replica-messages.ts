@@ -38,10 +38,33 @@ export type ApplyRequest =
   | { kind: 'horizon'; seq: bigint }
   /** Starts over from this place, onto whatever the tree is: a baseline follows. */
   | { kind: 'reset'; at: LogPlace }
+  /** What does the tree lack? */
+  | { kind: 'needs' }
   | { kind: 'close' }
 
+/** One thing that the tree has otherwise than the primary's; the path in base64, for it is bytes. */
+export interface FoundDifference {
+  seq: number
+  path: string
+  what: string
+  from: number
+  to: number
+}
+
 export type ApplyReply =
-  | { kind: 'applied'; seq: bigint; baseline: boolean }
+  | {
+      kind: 'applied'
+      seq: bigint
+      baseline: boolean
+      /** Objects of which the tree lacks something. */
+      needs: number
+      /** A power loss has put the tree in doubt; said once. */
+      doubt: boolean
+    }
+  | { kind: 'differences'; list: FoundDifference[] }
+  /** A comparison of everything has ended. */
+  | { kind: 'verified'; seq: bigint; differences: number }
+  | { kind: 'needs'; words: BigUint64Array }
   | { kind: 'reset' }
   | { kind: 'failure'; error: ErrorReport }
   | { kind: 'closed' }

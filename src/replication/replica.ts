@@ -2,9 +2,10 @@
  * One replica on this host: a log that is durable before it is acknowledged, and a tree that
  * follows it up to the horizon its primary has authorised.
  */
+import { readdirSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
-import { REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
+import { DIFFERENCES_TOLD_MAX, REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { parseUuid } from '../record/frame.js'
 import type { WirePlace } from './message.js'
@@ -13,11 +14,13 @@ import type {
   ApplyOptions,
   ApplyReply,
   ApplyRequest,
+  FoundDifference,
   LogOptions,
   LogPlace,
   LogReply,
   LogRequest,
 } from './replica-messages.js'
+import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
 
 /** How much of its primary's tree the replica's tree can be relied on to be. */
 export type CopyState =
@@ -37,6 +40,10 @@ export interface ReplicaState {
   copy: CopyState
   failure: ErrorReport | null
   queuedBytes: number
+  /** Objects of which the tree is known to lack something. */
+  needs: number
+  /** What comparisons have said of it. */
+  verdict: Verdict
 }
 
 export class Replica {
@@ -59,10 +66,15 @@ export class Replica {
   /** The replay starts over; the log does so after it, then come the frames kept here. */
   #resetting: { at: LogPlace; frames: Uint8Array<ArrayBuffer>[] } | undefined
   #closing: Promise<void> | undefined
+  #needs = 0
+  #verdict: Verdict
+  #differences: FoundDifference[] = []
+  #asked: ((words: BigUint64Array) => void)[] = []
 
   constructor(directory: string, config: ReplicaConfig, logger: Logger) {
     this.config = config
     this.place = replicaPlace(directory)
+    this.#verdict = readVerdict(directory)
     this.#logger = logger.child({ replica: config.name })
     const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
     const { log, tree, replay } = this.place
@@ -88,6 +100,30 @@ export class Replica {
       copy: this.#copyState(),
       failure: this.#failure,
       queuedBytes: this.#queued,
+      needs: this.#needs,
+      verdict: this.#verdict,
+    }
+  }
+
+  /** Differences that were found and not taken before: the first ones of a comparison. */
+  takeDifferences(): FoundDifference[] {
+    return this.#differences.splice(0)
+  }
+
+  /** What the tree lacks, as the data plane names it. */
+  needs(): Promise<BigUint64Array> {
+    return new Promise((resolve) => {
+      this.#asked.push(resolve)
+      this.#apply.postMessage({ kind: 'needs' } satisfies ApplyRequest)
+    })
+  }
+
+  /** The tree has something in it: a baseline by codes moves only what differs. */
+  get hasTree(): boolean {
+    try {
+      return readdirSync(this.place.tree).length > 0
+    } catch {
+      return false
     }
   }
 
@@ -132,6 +168,8 @@ export class Replica {
     this.#logger.info({ at: seq }, 'a baseline begins')
     this.#baseline = true
     this.#failure = null
+    this.#differences = []
+    this.#judge({ ...NO_VERDICT })
     this.#authorised = 0n
     this.#resetting = { at, frames: [] }
     this.#apply.postMessage({ kind: 'reset', at } satisfies ApplyRequest)
@@ -155,7 +193,7 @@ export class Replica {
 
   #copyState(): CopyState {
     if (this.#failure?.code.startsWith('REPLAY_')) return 'Inconsistent'
-    if (this.#baseline || this.#logged === null) return 'Inconsistent'
+    if (this.#baseline || this.#logged === null || this.#needs > 0) return 'Inconsistent'
     return this.connected && this.#applied >= this.#end ? 'UpToDate' : 'Consistent'
   }
 
@@ -190,12 +228,33 @@ export class Replica {
         this.#opened.apply = true
         this.#applied = reply.seq
         this.#baseline = reply.baseline
+        this.#needs = reply.needs
+        if (reply.doubt) this.#judge({ ...this.#verdict, doubt: true })
         this.#log.postMessage({ kind: 'applied', seq: reply.seq } satisfies LogRequest)
         this.#changed()
+        break
+      case 'differences':
+        this.#differences.push(...reply.list)
+        this.#differences.splice(DIFFERENCES_TOLD_MAX)
+        break
+      case 'verified':
+        this.#judge(judged({ ...reply, seq: Number(reply.seq) }, Date.now()))
+        break
+      case 'needs':
+        for (const resolve of this.#asked.splice(0)) resolve(reply.words)
         break
       case 'closed':
         break
     }
+  }
+
+  #judge(verdict: Verdict): void {
+    const { proven } = this.#verdict
+    this.#verdict = { ...verdict, proven: verdict.proven ?? proven }
+    writeVerdict(this.place.directory, this.#verdict)
+    const { verified } = verdict
+    if (verified === null || verified.differences === 0) return
+    this.#logger.error({ verified }, 'the replica differs from its primary')
   }
 
   #resetLog(): void {

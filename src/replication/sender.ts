@@ -7,6 +7,7 @@
  */
 import type { JournalEnd } from '../record/frame.js'
 import type { HeaderOf, WirePlace } from './message.js'
+import { NO_VERDICT, type Verdict } from './verdict.js'
 
 /** Where a replica is, as far as its acknowledgements have come. */
 export interface ReplicaPositions {
@@ -30,6 +31,10 @@ export class Sender {
   #underWay: { lastSeq: bigint; bytes: number }[] = []
   #underWayBytes = 0
   #failure: HeaderOf<'ack'>['failure'] = null
+  #needs = 0
+  #verdict = NO_VERDICT
+  /** Acknowledgements of before the reset may still come: they say nothing of the tree. */
+  #awaitsReset = false
 
   constructor({ window }: { window: number }) {
     this.#window = window
@@ -48,6 +53,16 @@ export class Sender {
     return this.#failure
   }
 
+  /** Objects of which the replica's tree lacks something. */
+  get needs(): number {
+    return this.#needs
+  }
+
+  /** What comparisons have said of the replica. */
+  get verdict(): Verdict {
+    return this.#verdict
+  }
+
   get bytesUnderWay(): number {
     return this.#underWayBytes
   }
@@ -59,6 +74,7 @@ export class Sender {
   welcome(message: HeaderOf<'welcome'>, chainAt: (seq: bigint) => Buffer | undefined): Plan {
     this.#underWay = []
     this.#underWayBytes = 0
+    this.#awaitsReset = false
     this.#applied = BigInt(message.applied)
     this.#baseline = message.baseline
     if (message.logged === null) return { kind: 'baseline', reason: 'it has nothing yet' }
@@ -76,8 +92,13 @@ export class Sender {
     return { kind: 'resume', after }
   }
 
-  /** The replica was told to forget its log and to go on from `end`. */
+  /**
+   * The replica was told to forget its log and to go on from `end`; what its tree lacks, it finds
+   * anew.
+   */
   reset(end: JournalEnd): WirePlace {
+    this.#needs = 0
+    this.#awaitsReset = true
     this.#sent = end.lastSeq
     this.#logged = end.lastSeq
     this.#applied = end.lastSeq
@@ -96,12 +117,16 @@ export class Sender {
   }
 
   ack(message: HeaderOf<'ack'>): void {
+    if (message.baseline) this.#awaitsReset = false
+    if (this.#awaitsReset) return
     const logged = BigInt(message.logged)
     if (logged > this.#logged) this.#logged = logged
     const applied = BigInt(message.applied)
     if (applied > this.#applied) this.#applied = applied
     this.#baseline = message.baseline
     this.#failure = message.failure
+    this.#needs = message.needs
+    this.#verdict = message.verdict
     let done = 0
     for (const { lastSeq, bytes } of this.#underWay) {
       if (lastSeq > this.#logged) break

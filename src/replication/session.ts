@@ -94,6 +94,14 @@ export class Session {
         return
       case 'advance':
         replica.advance(header)
+        // The first one says that the primary goes on from here: it hears how the tree is.
+        this.#news()
+        return
+      case 'want':
+        void replica.needs().then((words) => {
+          const body = Buffer.from(words.buffer, words.byteOffset, words.byteLength)
+          this.#channel.send({ type: 'need' }, body)
+        })
         return
       default:
         throw outOfTurn(header.type)
@@ -149,6 +157,7 @@ export class Session {
           : { seq: Number(logged.seq), chain: Buffer.from(logged.chain).toString('hex') },
       applied: Number(applied),
       baseline,
+      tree: replica.hasTree,
     })
     this.#log.info({ volume: hello.name, logged: `${logged?.seq}`, end: hello.end }, 'following')
   }
@@ -167,7 +176,10 @@ export class Session {
   }
 
   #ack(replica: Replica): void {
-    const { logged, applied, baseline, failure } = replica.state
+    for (const difference of replica.takeDifferences()) {
+      this.#channel.send({ type: 'difference', ...difference })
+    }
+    const { logged, applied, baseline, failure, needs, verdict } = replica.state
     if (logged === null) {
       if (failure !== null) this.#refuse(HoldfastError.from(failure))
       return
@@ -177,6 +189,8 @@ export class Session {
       logged: Number(logged.seq),
       applied: Number(applied),
       baseline,
+      needs,
+      verdict,
       failure: failure && { code: failure.code, message: failure.message.slice(0, 4000) },
     }
     const text = JSON.stringify(header)

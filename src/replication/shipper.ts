@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
+  DIFFERENCES_TOLD_MAX,
   PEER_SILENCE_MS_MAX,
   RECONNECT_MS_MAX,
   RECONNECT_MS_MIN,
@@ -21,23 +22,25 @@ import { VERSION } from '../lib/version.js'
 import { formatUuid, type JournalEnd } from '../record/frame.js'
 import { Channel } from './channel.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
+import { type RepairedVolume, Repairs } from './repairs.js'
+import type { FoundDifference } from './replica-messages.js'
 import { type ReplicaPositions, Sender } from './sender.js'
+import type { Verdict } from './verdict.js'
 
 /** How often a baseline that has to be begun, or has failed, is looked at. */
 const BASELINE_POLL_MS = 200
 const CLOSE_MS_MAX = 500
 
 /** What the shipper needs of the volume that it ships. */
-export interface ShippedVolume {
+export interface ShippedVolume extends RepairedVolume {
   readonly name: string
   readonly host: string
   readonly journalPath: string
-  /** Everything captured until now is in the journal when this resolves. */
-  flush(): Promise<void>
-  /** Images all of the tree into the journal, between the baseline's marks; resolves when begun. */
-  startBaseline(): Promise<void>
-  /** A scan of the tree is under way. */
-  scanning(): boolean
+  /**
+   * Images all of the tree into the journal, between the baseline's marks; resolves when begun.
+   * `codes`: of the data codes only, for a replica that has a tree of the volume.
+   */
+  startBaseline(options: { codes: boolean }): Promise<void>
   /** Errors of the scan that ended last. */
   scanErrors(): number
 }
@@ -52,6 +55,11 @@ export interface ShipperState extends ReplicaPositions {
   bytesSent: number
   bytesUnderWay: number
   connections: number
+  /** Baselines begun by this process. */
+  resyncs: number
+  /** Objects of which its tree lacks something, and what comparisons have said. */
+  needs: number
+  verdict: Verdict
 }
 
 export interface ShipperOptions {
@@ -80,11 +88,19 @@ export class Shipper {
   /** A baseline was begun for this replica by this process. */
   #imaging = false
   #imagingErrors = 0
+  /** The replica has a tree: codes will do for a baseline. */
+  #tree = false
+  #resync = false
+  #resyncs = 0
+  #differences: FoundDifference[] = []
+  readonly #repairs: Repairs
 
   constructor(options: ShipperOptions) {
     this.#options = options
     this.#journal = Journal.open({ path: options.volume.journalPath, readOnly: true })
     this.#end = this.#journal.end().lastSeq
+    const log = options.log.child({ peer: options.peer })
+    this.#repairs = new Repairs(options.volume, this.#sender, log)
     this.#ended = this.#run()
   }
 
@@ -98,7 +114,32 @@ export class Shipper {
       bytesSent: this.#bytesBefore + (this.#channel?.bytesSent ?? 0),
       bytesUnderWay: this.#sender.bytesUnderWay,
       connections: this.#connections,
+      resyncs: this.#resyncs,
+      needs: this.#sender.needs,
+      verdict: this.#sender.verdict,
     }
+  }
+
+  /** The first differences that the comparison under way, or the last one, has found. */
+  get differences(): readonly FoundDifference[] {
+    return this.#differences
+  }
+
+  /** A comparison begins. */
+  forgetDifferences(): void {
+    this.#differences = []
+  }
+
+  /** What comparisons have found is repaired. */
+  repair(): void {
+    this.#repairs.want()
+    this.#wake()
+  }
+
+  /** The replica starts over from what it has: everything is compared by codes, what differs moves. */
+  resync(): void {
+    this.#resync = true
+    this.#wake()
   }
 
   /** The journal ends at `seq` now. */
@@ -161,8 +202,7 @@ export class Shipper {
     let closed: HoldfastError | undefined
     const channel = new Channel(stream, {
       onMessage: (message) => {
-        if (message.header.type === 'ack') this.#ack(message.header)
-        else inbox.push(message)
+        if (!this.#hear(message)) inbox.push(message)
         this.#wake()
       },
       onClose: (error) => {
@@ -177,6 +217,7 @@ export class Shipper {
       const welcome = await this.#next(inbox, () => closed)
       await this.#begin(channel, welcome)
       this.#problem = null
+      this.#repairs.reconnected()
       this.#set('connected')
       this.#options.log.info({ peer: this.#options.peer, state: this.state }, 'shipping')
       for (;;) {
@@ -184,10 +225,13 @@ export class Shipper {
         if (closed !== undefined) throw closed
         const [message] = inbox.splice(0, 1)
         if (message !== undefined) throw unexpected(message)
+        if (this.#resync) this.#reset(channel, 'on request')
         await this.#followBaseline()
+        await this.#repairs.step((header) => channel.send(header))
         if (await this.#ship(channel)) continue
         // The end of a scan is nobody's news.
-        const again = sleep(this.#sender.baseline ? BASELINE_POLL_MS : PEER_SILENCE_MS_MAX)
+        const scanning = this.#sender.baseline || this.#repairs.isBusy
+        const again = sleep(scanning ? BASELINE_POLL_MS : PEER_SILENCE_MS_MAX)
         await Promise.race([news, again])
       }
     } finally {
@@ -236,17 +280,28 @@ export class Shipper {
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     await this.#options.volume.flush()
     this.#journal.refresh()
+    this.#tree = header.tree
     const plan = this.#sender.welcome(header, (seq) => this.#chainAt(seq))
     if (plan.kind === 'resume') {
       const end = Number(this.#end)
       channel.send({ type: 'advance', end, authorised: end })
       return
     }
+    this.#reset(channel, plan.reason)
+  }
+
+  /** The replica forgets its log, and a baseline follows. */
+  #reset(channel: Channel, reason: string): void {
     const { log, peer } = this.#options
-    log.info({ peer, reason: plan.reason }, 'a baseline begins')
+    log.info({ peer, reason, codes: this.#tree }, 'a baseline begins')
+    this.#resync = false
+    this.#resyncs += 1
+    this.#journal.refresh()
     const end = this.#journal.end()
     this.#imaging = false
     channel.send({ type: 'reset', at: this.#sender.reset(end) })
+    this.#repairs.want()
+    this.#options.onChange(this.state)
   }
 
   #chainAt(seq: bigint): Buffer | undefined {
@@ -267,7 +322,7 @@ export class Shipper {
     if (volume.scanning()) return
     if (this.#imaging && volume.scanErrors() <= this.#imagingErrors) return
     this.#imagingErrors = 0
-    await volume.startBaseline()
+    await volume.startBaseline({ codes: this.#tree })
     this.#imaging = true
   }
 
@@ -297,9 +352,24 @@ export class Shipper {
     return true
   }
 
-  #ack(header: HeaderOf<'ack'>): void {
-    this.#sender.ack(header)
-    this.#options.onChange(this.state)
+  /** Takes what comes at any time; false: it is an answer that somebody waits for. */
+  #hear({ header, body }: Message): boolean {
+    switch (header.type) {
+      case 'ack':
+        this.#sender.ack(header)
+        this.#options.onChange(this.state)
+        return true
+      case 'difference': {
+        const { type: _, ...difference } = header
+        if (this.#differences.length < DIFFERENCES_TOLD_MAX) this.#differences.push(difference)
+        return true
+      }
+      case 'need':
+        this.#repairs.need(body)
+        return true
+      default:
+        return false
+    }
   }
 }
 

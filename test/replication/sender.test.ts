@@ -1,5 +1,6 @@
 import t from 'tap'
 import { Sender } from '../../src/replication/sender.js'
+import { NO_VERDICT } from '../../src/replication/verdict.js'
 
 const CHAIN = Buffer.from('0102030405060708', 'hex')
 const chainAt = (seq: bigint) => (seq === 50n ? CHAIN : undefined)
@@ -12,9 +13,18 @@ const welcome = (logged: { seq: number; chain: string } | null, baseline = false
     logged,
     applied: 40,
     baseline,
+    tree: true,
   }) as const
 const ack = (logged: number, applied: number) =>
-  ({ type: 'ack', logged, applied, baseline: false, failure: null }) as const
+  ({
+    type: 'ack',
+    logged,
+    applied,
+    baseline: false,
+    failure: null,
+    needs: 0,
+    verdict: NO_VERDICT,
+  }) as const
 const frame = (lastSeq: bigint, bytes: number) => ({ lastSeq, bytes: Buffer.alloc(bytes) })
 
 t.test('sender: goes on where the replica is, if that is a place of the journal', async (t) => {

@@ -226,6 +226,13 @@ export const VECTORS: readonly Vector[] = [
     },
   ),
   vector('SCAN_END', 're-capture', { flags: RecordFlag.RECOVERED }, { kind: 1 }),
+  vector(
+    'CODES',
+    'codes of two segments, the last one short, to compare with',
+    { ...file, flags: RecordFlag.RECOVERED | RecordFlag.COMPARE },
+    { offset: 65_536n, length: 65_636n },
+    Buffer.from([...Array(32).keys()]),
+  ),
 ]
 
 /** The last frame: three records, a missing seq at its start, inside and at its end. */

@@ -1,6 +1,7 @@
 //! Open volumes by number.
 
 use super::error::{fail, JsError};
+use crate::codes::SweepState;
 use crate::interceptor::Volume;
 use crate::transport::device::Session;
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ pub struct Open {
     pub uring: bool,
     pub queues: Mutex<Option<Arc<crate::transport::uring::Uring>>>,
     pub session: Mutex<Option<Arc<Session>>>,
+    /// The thread that computes codes.
+    pub sweep: Mutex<Option<(Arc<SweepState>, std::thread::JoinHandle<()>)>>,
     /// Threads that capture in the background (recovery of intents).
     pub background: Mutex<Vec<std::thread::JoinHandle<()>>>,
     pub stopped: std::sync::atomic::AtomicBool,

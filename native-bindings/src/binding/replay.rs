@@ -1,14 +1,18 @@
 //! Replay, and checksums.
 
 use super::error::{fail, JsError};
-use crate::replay::{Position, ReplayError, ReplayOptions, Replayer, Start};
-use napi::bindgen_prelude::{BigInt, Buffer};
+use crate::replay::{
+    Difference, Position, ReplayError, ReplayOptions, Replayer, Start, BASELINE_AWAITED,
+};
+use crate::scan::KIND_BASELINE;
+use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 type Open = Arc<Mutex<Option<Replayer>>>;
 
@@ -20,13 +24,14 @@ pub struct JsReplayOptions {
     pub uuid: Buffer,
     pub state: String,
     pub start: Option<JsReplayStart>,
+    pub restart: Option<bool>,
 }
 
 #[napi(object)]
 pub struct JsReplayStart {
     pub seq: BigInt,
     pub chain: Buffer,
-    pub scans: u32,
+    pub baseline: bool,
 }
 
 #[napi(object)]
@@ -36,7 +41,26 @@ pub struct ReplayPosition {
     pub records: BigInt,
     pub bytes: BigInt,
     pub objects: f64,
-    pub scans: u32,
+    pub baseline: bool,
+    pub needs: f64,
+    pub differences: f64,
+    pub verified: Option<JsVerified>,
+    pub codes_left: bool,
+}
+
+#[napi(object)]
+pub struct JsVerified {
+    pub seq: BigInt,
+    pub differences: f64,
+}
+
+#[napi(object)]
+pub struct JsDifference {
+    pub seq: BigInt,
+    pub path: Buffer,
+    pub what: String,
+    pub from: BigInt,
+    pub to: BigInt,
 }
 
 impl From<Position> for ReplayPosition {
@@ -47,7 +71,25 @@ impl From<Position> for ReplayPosition {
             records: p.records.into(),
             bytes: p.bytes.into(),
             objects: p.objects as f64,
-            scans: p.scans as u32,
+            baseline: p.scans & (BASELINE_AWAITED | 1 << KIND_BASELINE) != 0,
+            needs: p.needs as f64,
+            differences: p.differences as f64,
+            verified: p
+                .verified
+                .map(|v| JsVerified { seq: v.seq.into(), differences: v.differences as f64 }),
+            codes_left: p.codes_left,
+        }
+    }
+}
+
+impl From<Difference> for JsDifference {
+    fn from(d: Difference) -> Self {
+        Self {
+            seq: d.seq.into(),
+            path: d.path.into(),
+            what: d.what,
+            from: d.range.0.into(),
+            to: d.range.1.into(),
         }
     }
 }
@@ -67,15 +109,16 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
     let uuid = uuid.map_err(|_| fail("EINVAL", "uuid must be 16 bytes"))?;
     let target = PathBuf::from(std::ffi::OsString::from_vec(options.target.to_vec()));
     let state_dir = PathBuf::from(options.state);
+    let restart = options.restart == Some(true);
     let start = match options.start {
         None => Start::default(),
         Some(s) => Start {
             seq: s.seq.get_u64().1,
             chain: s.chain.as_ref().try_into().map_err(|_| fail("EINVAL", "chain: 8 bytes"))?,
-            scans: u64::from(s.scans),
+            scans: if s.baseline { BASELINE_AWAITED } else { 0 },
         },
     };
-    let options = ReplayOptions { target, uuid, state_dir, start };
+    let options = ReplayOptions { target, uuid, state_dir, start, restart };
     let replayer = Replayer::open(options).map_err(refused)?;
     let mut replays = REPLAYS.lock();
     let handle = replays.keys().max().map_or(1, |n| n + 1);
@@ -96,6 +139,50 @@ pub fn replay_frame(handle: u32, frame: Buffer) -> Result<ReplayPosition, JsErro
 pub fn replay_position(handle: u32) -> Result<ReplayPosition, JsError> {
     match get(handle)?.lock().as_ref() {
         Some(replayer) => Ok(replayer.position().into()),
+        None => Err(fail("BAD_HANDLE", "the replay was closed")),
+    }
+}
+
+/// Computes codes that are missing, for about that long.
+#[napi]
+pub fn replay_codes(handle: u32, max_ms: u32) -> Result<ReplayPosition, JsError> {
+    let most = Duration::from_millis(u64::from(max_ms));
+    match get(handle)?.lock().as_mut() {
+        Some(replayer) => Ok(replayer.compute_codes(most).map_err(refused)?.into()),
+        None => Err(fail("BAD_HANDLE", "the replay was closed")),
+    }
+}
+
+/// The differences found since the last call.
+#[napi]
+pub fn replay_differences(handle: u32) -> Result<Vec<JsDifference>, JsError> {
+    match get(handle)?.lock().as_mut() {
+        Some(replayer) => {
+            let list = replayer.take_differences().map_err(refused)?;
+            Ok(list.into_iter().map(JsDifference::from).collect())
+        }
+        None => Err(fail("BAD_HANDLE", "the replay was closed")),
+    }
+}
+
+/// What the target lacks, as words: ino, gen, from, to; no range (from not below to) is the object itself.
+#[napi]
+pub fn replay_needs(handle: u32) -> Result<BigUint64Array, JsError> {
+    match get(handle)?.lock().as_mut() {
+        Some(replayer) => {
+            let list = replayer.needs().map_err(refused)?;
+            let words = list.iter().flat_map(|(oid, (from, to))| [oid.ino, oid.gen, *from, *to]);
+            Ok(BigUint64Array::new(words.collect()))
+        }
+        None => Err(fail("BAD_HANDLE", "the replay was closed")),
+    }
+}
+
+/// A power loss has put effects in doubt that only a comparison can prove right.
+#[napi]
+pub fn replay_doubt(handle: u32) -> Result<bool, JsError> {
+    match get(handle)?.lock().as_ref() {
+        Some(replayer) => Ok(replayer.doubt().is_some()),
         None => Err(fail("BAD_HANDLE", "the replay was closed")),
     }
 }

@@ -37,6 +37,15 @@ pub struct VolumeStats {
     pub journal_error: Option<String>,
     pub panics: u32,
     pub uncaptured: u32,
+    /// Codes that are valid, made so by this process; walks of the sweep; `null` without codes.
+    pub codes: Option<CodeStats>,
+}
+
+#[napi(object)]
+pub struct CodeStats {
+    pub valid: f64,
+    pub passes: f64,
+    pub running: bool,
 }
 
 fn read(counter: &AtomicU64) -> BigInt {
@@ -63,6 +72,12 @@ pub fn volume_stats(handle: u32) -> Result<VolumeStats, JsError> {
         (false, false) => "open",
     };
     let error = ring.journal_error();
+    let sweep = open.sweep.lock().as_ref().map(|(state, _)| state.clone());
+    let codes = sweep.zip(v.codes.get()).map(|(sweep, store)| CodeStats {
+        valid: store.valid() as f64,
+        passes: sweep.passes.load(Ordering::Acquire) as f64,
+        running: sweep.running.load(Ordering::Acquire),
+    });
     Ok(VolumeStats {
         state: state.to_owned(),
         captured_seq: ring.captured_seq().into(),
@@ -91,5 +106,6 @@ pub fn volume_stats(handle: u32) -> Result<VolumeStats, JsError> {
         journal_error: (error != 0).then(|| errno_name(error).to_owned()),
         panics: c.panics.load(Ordering::Relaxed),
         uncaptured: c.uncaptured.load(Ordering::Relaxed),
+        codes,
     })
 }

@@ -4,13 +4,14 @@ use super::error::{fail, system, JsError};
 use super::registry::{self, Open};
 use crate::capture::ring::Found;
 use crate::capture::{Ring, RingIdentity, SlotWriter};
+use crate::codes::{start_sweep, CodeStore, SweepState};
 use crate::interceptor::errno::Errno;
 use crate::interceptor::volume::own_header;
 use crate::interceptor::{Volume, VolumeOptions, Worker};
 use crate::record::{Encoder, Oid, Op, RECORD_HEADER};
 use crate::scan::{
     recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions, KIND_BASELINE,
-    KIND_RECAPTURE,
+    KIND_RECAPTURE, KIND_REPAIR, KIND_VERIFY,
 };
 use crate::transport::abi;
 use crate::transport::device::{negotiate, Session};
@@ -18,6 +19,7 @@ use crate::transport::mount::{attach, clone_tree, detach, open_device, tune};
 use crate::transport::uring::{self, Uring};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -133,6 +135,7 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
         uring: options.transport.as_deref() != Some("device"),
         queues: Default::default(),
         session: Default::default(),
+        sweep: Default::default(),
         background: background.into(),
         stopped: AtomicBool::new(false),
     });
@@ -253,6 +256,10 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
         }
     }
     open.volume.scan.stop.store(true, Ordering::Relaxed);
+    if let Some((state, thread)) = open.sweep.lock().take() {
+        state.stop.store(true, Ordering::Relaxed);
+        let _ = thread.join();
+    }
     if let Some(session) = session {
         session.join();
     }
@@ -264,6 +271,10 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
     }
     while open.volume.scan.running.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(1));
+    }
+    if let Some(codes) = open.volume.codes.get() {
+        // Without it the codes are computed again after a power loss.
+        let _ = codes.close();
     }
     *open.session.lock() = None;
     open.stopped.store(true, Ordering::Release);
@@ -341,20 +352,88 @@ pub fn marker(handle: u32, name: String) -> Result<BigInt, JsError> {
 
 #[napi(object)]
 pub struct JsScanOptions {
+    pub kind: String,
     pub changed_since_ns: BigInt,
     pub objects: BigUint64Array,
-    pub baseline: bool,
+    pub codes: bool,
+    pub bytes_per_s: f64,
 }
+
+/// Words that name one range of one object: ino, gen, from, to.
+const RANGE_WORDS: usize = 4;
 
 #[napi]
 pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
     let open = registry::get(handle)?;
-    let pairs = options.objects.chunks_exact(2);
-    let objects = pairs.map(|p| Oid { ino: p[0], gen: p[1] }).collect();
-    let changed_since_ns = u64_of(&options.changed_since_ns);
-    let kind = if options.baseline { KIND_BASELINE } else { KIND_RECAPTURE };
-    scan(&open.volume, ScanOptions { kind, changed_since_ns, objects })
-        .map_err(|e| system("starting the re-capture", e))
+    let mut objects: HashMap<Oid, Vec<(u64, u64)>> = HashMap::new();
+    for range in options.objects.chunks_exact(RANGE_WORDS) {
+        let ranges = objects.entry(Oid { ino: range[0], gen: range[1] }).or_default();
+        if range[2] < range[3] {
+            ranges.push((range[2], range[3]));
+        }
+    }
+    let kind = match options.kind.as_str() {
+        "recapture" => KIND_RECAPTURE,
+        "baseline" => KIND_BASELINE,
+        "verify" => KIND_VERIFY,
+        "repair" => KIND_REPAIR,
+        other => return Err(fail("EINVAL", format!("no scan is called {other}"))),
+    };
+    let options = ScanOptions {
+        kind,
+        changed_since_ns: u64_of(&options.changed_since_ns),
+        objects,
+        codes: options.codes,
+        bytes_per_s: options.bytes_per_s.max(0.0) as u64,
+    };
+    scan(&open.volume, options).map_err(|e| system("starting the scan", e))
+}
+
+#[napi(object)]
+pub struct CodeOptions {
+    pub path: String,
+    pub uuid: Buffer,
+    pub keep: bool,
+    pub sweep_pause_ms: u32,
+}
+
+/// Gives the volume codes, kept in this file and computed in the background from now on. Idempotent.
+#[napi]
+pub fn open_codes(handle: u32, options: CodeOptions) -> Result<(), JsError> {
+    let uuid = exact::<16>(&options.uuid, "uuid")?;
+    let open = registry::get(handle)?;
+    let v = &open.volume;
+    let mut sweep = open.sweep.lock();
+    if sweep.is_some() {
+        return Ok(());
+    }
+    let used = used_bytes(v.mount_fd());
+    let store = CodeStore::open(options.path.as_ref(), uuid, used, options.keep)
+        .map_err(|e| system("opening the codes", e))?;
+    let store = v.codes.get_or_init(|| Arc::new(store)).clone();
+    let state = Arc::new(SweepState::default());
+    let pause = Duration::from_millis(u64::from(options.sweep_pause_ms));
+    let thread = start_sweep(v, &store, &state, pause).map_err(|e| system("computing codes", e))?;
+    *sweep = Some((state, thread));
+    Ok(())
+}
+
+/// What the file system holds: an upper bound of what a volume on it can.
+fn used_bytes(fd: i32) -> u64 {
+    // SAFETY: all zero is a valid buffer; the descriptor is open.
+    let s = unsafe {
+        let mut s: libc::statvfs = std::mem::zeroed();
+        libc::fstatvfs(fd, &mut s);
+        s
+    };
+    (s.f_blocks - s.f_bfree.min(s.f_blocks)) * s.f_frsize
+}
+
+/// A replica may hold other bytes than the volume: until that is over, records do not refer to bytes.
+#[napi]
+pub fn set_differing(handle: u32, differing: bool) -> Result<(), JsError> {
+    registry::get(handle)?.volume.scan.differing.store(differing, Ordering::Release);
+    Ok(())
 }
 
 #[napi]

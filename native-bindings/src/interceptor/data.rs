@@ -182,6 +182,7 @@ impl Volume {
             encode_write(buf, &header, arg.offset, bytes.len())
         })?;
         let locks = EffectLocks::new([Some(inode), None, None, None]);
+        self.before_change(inode, arg.offset, arg.offset + bytes.len() as u64);
         let n = match pwrite_all(raw(fd), bytes, arg.offset) {
             Ok(n) => n,
             Err(e) => {
@@ -219,6 +220,12 @@ impl Volume {
         self.become_writer(w, &r.header, raw(&fd), kill)?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
         let (mode, offset, len) = (arg.mode as i32, arg.offset as i64, arg.length as i64);
+        let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
+        let end = match moves {
+            true => stat_fd(raw(&fd))?.stx_size.saturating_add(arg.length),
+            false => arg.offset.saturating_add(arg.length),
+        };
+        self.before_change(&inode, arg.offset, end);
         // SAFETY: plain call.
         if let Err(e) = check(unsafe { libc::fallocate(raw(&fd), mode, offset, len) }) {
             w.writer.abort(slot);
@@ -265,6 +272,8 @@ impl Volume {
         })?;
         let locks = EffectLocks::new([Some(&source), Some(&target), None, None]);
         let (mut off_in, mut off_out) = (arg.off_in as i64, arg.off_out as i64);
+        let most = arg.len.min(COPY_BYTES_MAX);
+        self.before_change(&target, arg.off_out, arg.off_out.saturating_add(most));
         // SAFETY: valid pointers to the offsets.
         let done = check_len(unsafe {
             let len = arg.len.min(COPY_BYTES_MAX) as usize;
@@ -286,8 +295,9 @@ impl Volume {
         let same = Arc::ptr_eq(&source, &target);
         let nameless =
             source.is_gone() || source.tmpfile.load(std::sync::atomic::Ordering::Acquire);
-        if same || nameless {
-            // The source cannot be read at the replay: the bytes themselves are captured.
+        if same || nameless || self.scan.unsettled() {
+            // The source cannot be read at the replay, or is not known to be the same there: the bytes
+            // themselves are captured.
             w.writer.abort(slot);
             let header = Header { time: mtime(&st), mode: u32::from(st.stx_mode), ..header };
             self.capture_range(w, &header, raw(&to), arg.off_out, n as u64)

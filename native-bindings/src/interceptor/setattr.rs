@@ -114,6 +114,10 @@ impl Volume {
         let gives = arg.valid & (k::FATTR_UID | k::FATTR_GID) != 0 && r.header.uid != 0;
         self.become_writer(w, &r.header, raw(&fd), gives || (kill && sizes))?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
+        if sizes && self.codes.get().is_some() {
+            let size = stat_fd(raw(&fd))?.stx_size;
+            self.before_change(&inode, arg.size.min(size), size);
+        }
         let (done, result) = apply(&inode, &fd, &arg);
         let st = stat_fd(raw(&fd));
         match (slot, &st) {

@@ -6,6 +6,7 @@ use super::errno::{Errno, Res};
 use super::handle::FileHandle;
 use super::table::{Access, Inode, Table};
 use crate::capture::{Gate, Reserved, Ring, SlotWriter, StoredHandle};
+use crate::codes::CodeStore;
 use crate::record::{Encoder, Header, Oid, Op, Time, BIND_INTERVAL_BYTES, RECORD_HEADER};
 use crate::transport::abi::{EntryOut, InHeader, OPCODES};
 use crate::transport::reply::Output;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Seconds for which the kernel may keep names and attributes when nobody else changes the tree.
@@ -71,6 +72,8 @@ pub struct Volume {
     pub counters: Counters,
     pub(super) streams: Mutex<Vec<Stream>>,
     pub scan: crate::scan::ScanState,
+    /// Codes of what the files hold, once somebody asks for them.
+    pub codes: OnceLock<Arc<CodeStore>>,
     /// Removals that went through the mount, when others can remove as well.
     pub absent: crate::scan::Absent,
 }
@@ -199,7 +202,15 @@ impl Volume {
             },
             streams: Mutex::default(),
             scan: crate::scan::ScanState::default(),
+            codes: OnceLock::new(),
         })
+    }
+
+    /// `[from, to)` of the file is about to change. Under its effect lock, before the change.
+    pub fn before_change(&self, inode: &Inode, from: u64, to: u64) {
+        if let Some(codes) = self.codes.get() {
+            codes.invalidate(inode.oid, from, to);
+        }
     }
 
     /// A descriptor on the backing mount.

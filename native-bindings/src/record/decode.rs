@@ -347,6 +347,11 @@ pub enum Fields<'a> {
     ScanEnd {
         kind: u8,
     },
+    /// Codes of the segments that `[offset, offset + len)` covers; `offset` begins one.
+    Codes {
+        offset: u64,
+        len: u64,
+    },
 }
 
 fn creation<'a>(c: &mut Cursor<'a>) -> Result<Creation<'a>, DecodeError> {
@@ -443,6 +448,7 @@ impl<'a> Fields<'a> {
             },
             Op::ScanBegin => Self::ScanBegin { kind: c.u8()? },
             Op::ScanEnd => Self::ScanEnd { kind: c.u8()? },
+            Op::Codes => Self::Codes { offset: c.u64()?, len: c.u64()? },
         })
     }
 }

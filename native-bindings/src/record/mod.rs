@@ -34,6 +34,13 @@ pub const FLAG_KILLPRIV: u8 = 1;
 pub const FLAG_MAPPED: u8 = 2;
 /// Made by recovery or a scan, not by an application's call.
 pub const FLAG_RECOVERED: u8 = 4;
+/// An image to compare the target with, not to make it so.
+pub const FLAG_COMPARE: u8 = 8;
+
+/// Segments of a file: what one code stands for. The last one of a file may be shorter.
+pub const SEGMENT_BYTES: u64 = 64 << 10;
+/// Bytes of one code.
+pub const CODE_BYTES: usize = 16;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,13 +72,14 @@ pub enum Op {
     ImageEntry = 36,
     ScanBegin = 37,
     ScanEnd = 38,
+    Codes = 39,
 }
 
 impl Op {
     /// The operation of a code, or `None` for a code that version 1 does not have.
     pub fn from_u8(code: u8) -> Option<Self> {
         use Op::*;
-        const ALL: [Op; 26] = [
+        const ALL: [Op; 27] = [
             Bind,
             Mknod,
             Mkdir,
@@ -98,6 +106,7 @@ impl Op {
             ImageEntry,
             ScanBegin,
             ScanEnd,
+            Codes,
         ];
         ALL.into_iter().find(|op| *op as u8 == code)
     }

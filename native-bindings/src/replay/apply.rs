@@ -1,5 +1,6 @@
 //! Applies frames: checks the whole frame first, then its records in order, then their times.
 
+use super::compare::is_comparison;
 use super::engine::Engine;
 use super::error::{Done, Fault, ReplayCode, ReplayError};
 use super::header::Place;
@@ -45,6 +46,10 @@ impl Engine {
             bytes: place.bytes,
             objects: self.objects.len() as u64,
             scans: self.state.header.scans(),
+            needs: self.needs.len() as u64,
+            differences: self.comparison.count,
+            verified: self.comparison.verified,
+            codes_left: true,
         }
     }
 
@@ -151,7 +156,7 @@ impl Engine {
             }
             match self.effect(record) {
                 Err(f) if f.is(libc::EPERM) => self.effect_unsealed(record)?,
-                Err(Fault::Stale) if self.forgives_unknown() => self.skipped += 1,
+                Err(Fault::Stale) if self.forgives_unknown() => self.pass_over(record.oid)?,
                 r => r?,
             }
             if self.in_doubt && !self.forgives_unknown() {
@@ -196,6 +201,8 @@ impl Engine {
             Fields::Tmpfile { .. } => self.apply_tmpfile(r),
             Fields::Write { offset } => self.apply_write(r, offset),
             Fields::Setattr { .. } => self.apply_setattr(r),
+            // More of them than a comparison looks at.
+            Fields::Setxattr { .. } if is_comparison(r) => Ok(()),
             Fields::Setxattr { name, .. } => self.apply_setxattr(r, name),
             Fields::Removexattr { name } => self.apply_removexattr(r, name),
             Fields::Fallocate { .. } => self.apply_fallocate(r),
@@ -204,6 +211,14 @@ impl Engine {
             Fields::Setxflags { fsxattr } => self.apply_setxflags(r, fsxattr),
             Fields::Gone => self.apply_gone(r),
             Fields::Marker { .. } => Ok(()),
+            Fields::Image { .. } if is_comparison(r) => self.compare_image(r),
+            Fields::ImageHole { offset, len } if is_comparison(r) => {
+                self.compare_hole(r, offset, len)
+            }
+            Fields::ImageDir { range, after, up_to } if is_comparison(r) => {
+                self.compare_dir(r, range, after, up_to)
+            }
+            Fields::Codes { offset, len } => self.apply_codes(r, offset, len),
             Fields::Image { .. } => self.apply_image(r),
             Fields::ImageData { offset } => self.apply_image_data(r, offset),
             Fields::ImageHole { offset, len } => self.apply_image_hole(r, offset, len),
@@ -228,6 +243,9 @@ impl Engine {
     /// Defers the times that the record tells. `fresh`: its effect was made just now, and gave a new
     /// object that is no regular file its time already.
     fn collect_times(&mut self, r: &Record, fresh: bool) -> Done {
+        if is_comparison(r) {
+            return Ok(());
+        }
         match r.fields {
             Fields::Mknod(c) | Fields::Mkdir(c) | Fields::Symlink(c) => {
                 let regular = r.view.op() == Op::Mknod && is_regular(c.requested_mode);
@@ -425,5 +443,6 @@ pub(super) fn op_name(op: Op) -> &'static str {
         Op::ImageEntry => "IMAGE_ENTRY",
         Op::ScanBegin => "SCAN_BEGIN",
         Op::ScanEnd => "SCAN_END",
+        Op::Codes => "codes",
     }
 }

@@ -22,6 +22,7 @@ impl Engine {
         };
         self.before_contents(obj)?;
         let fd = self.fd(obj, Access::Write)?;
+        self.stale_codes(r.oid, offset, offset + r.view.payload().len() as u64);
         sys::pwrite_all(fd, r.view.payload(), offset)?;
         self.kill_privileges(obj, fd, r)
     }
@@ -74,8 +75,14 @@ impl Engine {
         };
         self.before_contents(obj)?;
         if mode & (COLLAPSE | INSERT) != 0 {
+            if self.needs.get(r.oid).is_some() {
+                // What lacks moves along.
+                self.need(r.oid, (offset, u64::MAX))?;
+            }
+            self.stale_codes(r.oid, offset, size_after.saturating_add(len));
             return self.shift(r, obj, (mode, offset, len), size_after);
         }
+        self.stale_codes(r.oid, offset, offset.saturating_add(len));
         let fd = self.fd(obj, Access::Write)?;
         match sys::fallocate(fd, mode, offset, len) {
             Err(e) if e.is(libc::EOPNOTSUPP) => self.stand_in(fd, mode, offset, len)?,
@@ -124,8 +131,7 @@ impl Engine {
             if mode & COLLAPSE != 0 { size.checked_sub(len) } else { size.checked_add(len) };
         if expected != Some(after) {
             if self.forgives_unknown() && !self.in_doubt {
-                self.skipped += 1;
-                return Ok(());
+                return self.pass_over(r.oid);
             }
             return Err(Fault::Diverged("the file's size differs before fallocate"));
         }
@@ -146,9 +152,14 @@ impl Engine {
         self.before_contents(obj)?;
         let to_fd = self.fd(obj, Access::Write)?;
         let from_fd = self.fd(from, Access::Any)?;
+        self.stale_codes(r.oid, offset, offset.saturating_add(len));
+        if self.needs.get(source).is_some() {
+            // Perhaps of these very bytes.
+            self.need(r.oid, (offset, offset.saturating_add(len)))?;
+        }
         match copy_range(from_fd, source_offset, to_fd, offset, len) {
             // The source is not what it was: an image of it is still to come.
-            Err(Fault::Diverged(_)) if self.forgives_unknown() => self.skipped += 1,
+            Err(Fault::Diverged(_)) if self.forgives_unknown() => self.pass_over(r.oid)?,
             r => r?,
         }
         if from != obj {

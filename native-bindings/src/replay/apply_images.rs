@@ -13,10 +13,13 @@ use super::error::{Done, Fault};
 use super::facts::look_up;
 use super::handle::Handle;
 use super::map_log::Entry;
+use super::needs::OBJECT;
 use super::objects::{Obj, HOLLOW, IMAGE_CAPS};
 use super::seal;
 use super::sys::{self, Name};
+use super::BASELINE_AWAITED;
 use crate::record::{Fields, ImageDir, ImagePayload, Oid};
+use crate::scan::{KIND_BASELINE, KIND_VERIFY};
 use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
@@ -56,6 +59,8 @@ impl Engine {
         let st = sys::fstat(fd)?;
         if kind == libc::S_IFREG && st.st_size as u64 != size {
             self.before_change(obj)?;
+            let (from, to) = (size.min(st.st_size as u64), size.max(st.st_size as u64));
+            self.stale_codes(r.oid, from, to);
             sys::ftruncate(self.fd(obj, Access::Write)?, size)?;
         }
         if (st.st_uid, st.st_gid) != (uid, gid) {
@@ -72,7 +77,10 @@ impl Engine {
                 r => r?,
             }
         }
-        Ok(())
+        if kind == libc::S_IFREG {
+            self.need_met(r.oid, (size, u64::MAX))?;
+        }
+        self.need_met(r.oid, OBJECT)
     }
 
     /// The object has exactly these extended attributes.
@@ -143,8 +151,11 @@ impl Engine {
             return Ok(());
         };
         self.before_change(obj)?;
+        let end = offset + r.view.payload().len() as u64;
+        self.stale_codes(r.oid, offset, end);
         let fd = self.fd(obj, Access::Write)?;
         sys::pwrite_all(fd, r.view.payload(), offset)?;
+        self.need_met(r.oid, (offset, end))?;
         self.restore_caps(obj)
     }
 
@@ -162,6 +173,8 @@ impl Engine {
         let end = offset.saturating_add(len);
         let to_end = end >= sys::fstat(fd)?.st_size as u64;
         let len = if to_end { end.next_multiple_of(BLOCK_BYTES_MAX) - offset } else { len };
+        self.stale_codes(r.oid, offset, end);
+        self.need_met(r.oid, (offset, end))?;
         match sys::fallocate(fd, punch, offset, len) {
             Err(e) if e.is(libc::EOPNOTSUPP) => {
                 let size = sys::fstat(fd)?.st_size as u64;
@@ -345,12 +358,20 @@ impl Engine {
     }
 
     pub(super) fn apply_scan_begin(&mut self, kind: u8) -> Done {
+        if kind == KIND_VERIFY {
+            self.begin_comparison();
+            return Ok(());
+        }
         let header = &self.state.header;
-        header.set_scans(header.scans() | 1 << kind);
+        let awaited = if kind == KIND_BASELINE { BASELINE_AWAITED } else { 0 };
+        header.set_scans(header.scans() & !awaited | 1 << kind);
         Ok(())
     }
 
     pub(super) fn apply_scan_end(&mut self, kind: u8) -> Done {
+        if kind == KIND_VERIFY {
+            return self.end_comparison();
+        }
         let left = self.state.header.scans() & !(1 << kind);
         if left == 0 {
             self.purge_parked()?;

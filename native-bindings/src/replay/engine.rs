@@ -5,21 +5,28 @@
 //! repairing the tree, the window after a power loss) records are applied as *facts* (`facts`).
 
 use super::checkpoints::Watched;
+use super::compare::Comparison;
 use super::descriptors::Descriptors;
 use super::error::{Done, Fault, ReplayError};
 use super::handle::Handle;
 use super::identity::Identity;
 use super::limits::{MAP_COMPACT_BYTES_MIN, MAP_COMPACT_BYTES_PER_OBJECT};
 use super::map_log::Entry;
+use super::needs::{Needs, OBJECT};
 use super::objects::{Obj, Object, Objects, HOLLOW, IMAGE_CAPS, NO_SLOT, UNNAMED};
 use super::state::{self, HollowNames, Living, State};
 use super::sys::{self, Name, Stamp};
 use super::times::PendingTimes;
 use super::{Doubt, Position, ReplayOptions};
+use crate::codes::CodeStore;
 use crate::record::Oid;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::time::Instant;
+
+/// What the kernel adds to the path of a directory that was removed.
+const DELETED: &[u8] = b" (deleted)";
 
 /// What a descriptor is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,6 +52,11 @@ pub(super) struct Engine {
     pub caps: HashMap<Oid, Vec<u8>>,
     /// Directory times of a record that was interrupted.
     pub dir_times: Vec<(u64, Oid, Stamp)>,
+    /// What the target is known to lack.
+    pub needs: Needs,
+    pub comparison: Comparison,
+    /// Codes of what the target's files hold; `None` where they cannot be kept.
+    pub codes: Option<CodeStore>,
     /// The next record may have had its effect already.
     pub in_doubt: bool,
     /// The record being applied.
@@ -59,11 +71,12 @@ pub(super) struct Engine {
 
 impl Engine {
     pub fn open(options: &ReplayOptions) -> Result<Self, ReplayError> {
-        let ReplayOptions { target, uuid, state_dir, start } = options;
+        let ReplayOptions { target, uuid, state_dir, start, restart } = options;
         let uuid = *uuid;
         let root = state::open_dir(target).map_err(state::open_error)?;
         let identity = Identity::of_this_thread().map_err(state::open_error)?;
-        let (state, memory) = State::open(state_dir, &root, uuid, start)?;
+        let (state, memory) = State::open(state_dir, &root, uuid, start, *restart)?;
+        let codes = open_codes(state_dir, uuid, &root);
         let in_doubt = !state.was_closed;
         let mut engine = Self {
             uuid,
@@ -75,6 +88,9 @@ impl Engine {
             hollow: memory.hollow,
             caps: memory.caps,
             dir_times: memory.dir_times,
+            needs: memory.needs,
+            comparison: Comparison::default(),
+            codes,
             in_doubt,
             seq: 0,
             unsealed_count: 0,
@@ -100,6 +116,10 @@ impl Engine {
         } else {
             self.flush_times().map_err(fault)?;
             self.state.close().map_err(fault)?;
+            if let Some(codes) = &self.codes {
+                // Without it the codes are computed again after a power loss.
+                let _ = codes.close();
+            }
         }
         Ok(self.position())
     }
@@ -124,12 +144,12 @@ impl Engine {
 
     /// The target may be ahead of the record, or be under repair: apply facts.
     pub fn lenient(&self) -> bool {
-        self.in_doubt || self.scanning() || self.redoing()
+        self.in_doubt || self.forgives_unknown()
     }
 
     /// A record about an object that is not known is passed over.
     pub fn forgives_unknown(&self) -> bool {
-        self.scanning() || self.redoing()
+        self.scanning() || self.redoing() || !self.needs.is_empty()
     }
 
     /// The object of a record; `None` when the record is to be passed over.
@@ -141,10 +161,21 @@ impl Engine {
             return Ok(None);
         }
         if self.forgives_unknown() {
-            self.skipped += 1;
+            self.pass_over(oid)?;
             return Ok(None);
         }
         Err(Fault::Diverged("the journal never said where this object is"))
+    }
+
+    /// A record about an object that is not known, or gone, changes nothing. An image of it is still to
+    /// come; where no scan is to bring it, it is asked for.
+    pub fn pass_over(&mut self, oid: Oid) -> Done {
+        self.skipped += 1;
+        if self.scanning() || self.redoing() {
+            return Ok(());
+        }
+        self.need(oid, OBJECT)?;
+        self.need(oid, (0, u64::MAX))
     }
 
     /// The directory that a record makes or takes names in; unlike other objects it cannot be gone.
@@ -158,7 +189,7 @@ impl Engine {
             Some(obj) if self.objects.get(obj).is_dir() => Ok(Some(obj)),
             Some(_) => Err(Fault::Diverged("the parent is not a directory")),
             None if self.forgives_unknown() => {
-                self.skipped += 1;
+                self.pass_over(oid)?;
                 Ok(None)
             }
             None => Err(Fault::Diverged("the directory is not at the target")),
@@ -265,6 +296,7 @@ impl Engine {
         if let Some(obj) = self.objects.find(oid) {
             self.detach(obj);
         }
+        self.need_nothing(oid)?;
         self.objects.remember_removed(oid);
         Ok(())
     }
@@ -294,6 +326,7 @@ impl Engine {
             hollow: &self.hollow,
             caps: &self.caps,
             dir_times: &self.dir_times,
+            needs: &self.needs,
         })
     }
 
@@ -311,6 +344,12 @@ impl Engine {
                 let root = sys::ProcPath::of(self.root.as_raw_fd());
                 path = sys::readlinkat(libc::AT_FDCWD, link.c()).unwrap_or_default();
                 let base = sys::readlinkat(libc::AT_FDCWD, root.c()).unwrap_or_default();
+                let gone = sys::fstat(fd).is_ok_and(|st| st.st_nlink == 0);
+                if let Some(end) = path.len().checked_sub(DELETED.len()).filter(|_| gone) {
+                    if path.ends_with(DELETED) {
+                        path.truncate(end);
+                    }
+                }
                 if path.starts_with(&base) {
                     path.drain(..base.len());
                 }
@@ -324,4 +363,11 @@ impl Engine {
         }
         path
     }
+}
+
+/// The codes beside the replay's state. Whoever changes the target while no replay watches is not
+/// noticed by them, only by a comparison, which reads everything.
+fn open_codes(state_dir: &Path, uuid: [u8; 16], root: &OwnedFd) -> Option<CodeStore> {
+    let used = sys::fs_used_bytes(root.as_raw_fd());
+    CodeStore::open(&state_dir.join("codes"), uuid, used, true).ok()
 }

@@ -318,6 +318,16 @@ impl Header {
         self.set_place(&c.place);
     }
 
+    /// Goes on from another place of the journal; what is known of the objects stays.
+    pub fn restart(&self, start: &Start) {
+        let place = Place { seq: start.seq, chain: start.chain, ..Place::default() };
+        let (effect_seq, effect_chain, scans) = (start.seq, start.chain, start.scans);
+        let map = self.map_end();
+        let begin = Checkpoint { place, effect_seq, effect_chain, scans, map };
+        self.rewind(&begin, 0);
+        self.set_checkpoint(&begin);
+    }
+
     /// Objects whose attribute flags are lifted for the record being applied.
     pub fn unsealed(&self) -> Vec<(Oid, u32)> {
         (0..UNSEALED_MAX)

@@ -34,3 +34,5 @@ pub const UNSEALED_MAX: usize = 8;
 /// How often, and how far apart, the lock of a state directory is asked for.
 pub const LOCK_TRIES: u32 = 20;
 pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Ranges that one list of needs tells; the rest comes with the next.
+pub const NEEDS_MAX: usize = 50_000;

@@ -41,6 +41,12 @@ pub enum Entry {
     ScansDone,
     /// The mtime that a directory must have again after record `seq` changed entries in it.
     DirTime { seq: u64, oid: Oid, sec: i64, nsec: u32 },
+    /// Record `seq` found that the object's bytes `[from, to)` differ; both all ones: the object itself.
+    Need { seq: u64, oid: Oid, from: u64, to: u64 },
+    /// They do not any more, or do not matter.
+    NeedMet { oid: Oid, from: u64, to: u64 },
+    /// A comparison that began at `seq` has ended: what it did not find is over.
+    NeedsBefore { seq: u64 },
 }
 
 impl Entry {
@@ -56,6 +62,9 @@ impl Entry {
             Self::CapsDone { .. } => 8,
             Self::ScansDone => 9,
             Self::DirTime { .. } => 10,
+            Self::Need { .. } => 11,
+            Self::NeedMet { .. } => 12,
+            Self::NeedsBefore { .. } => 13,
         }
     }
 
@@ -101,6 +110,18 @@ impl Entry {
                 put(&sec.to_le_bytes());
                 put(&nsec.to_le_bytes());
             }
+            Self::Need { seq, oid, from, to } => {
+                put(&seq.to_le_bytes());
+                put(&oid_bytes(oid));
+                put(&from.to_le_bytes());
+                put(&to.to_le_bytes());
+            }
+            Self::NeedMet { oid, from, to } => {
+                put(&oid_bytes(oid));
+                put(&from.to_le_bytes());
+                put(&to.to_le_bytes());
+            }
+            Self::NeedsBefore { seq } => put(&seq.to_le_bytes()),
         }
         let len = (at + 7) & !7;
         buf[at..len].fill(0);
@@ -147,6 +168,14 @@ impl Entry {
                 sec: c.u64().ok()? as i64,
                 nsec: c.u32().ok()?,
             },
+            11 => Self::Need {
+                seq: c.u64().ok()?,
+                oid: c.oid().ok()?,
+                from: c.u64().ok()?,
+                to: c.u64().ok()?,
+            },
+            12 => Self::NeedMet { oid: c.oid().ok()?, from: c.u64().ok()?, to: c.u64().ok()? },
+            13 => Self::NeedsBefore { seq: c.u64().ok()? },
             _ => return None,
         })
     }
@@ -283,6 +312,9 @@ mod tests {
             Entry::Caps { oid, value: vec![1; 24] },
             Entry::DirTime { seq: 9, oid, sec: -4, nsec: 7 },
             Entry::ScansDone,
+            Entry::Need { seq: 8, oid, from: 65536, to: 131072 },
+            Entry::NeedMet { oid, from: u64::MAX, to: u64::MAX },
+            Entry::NeedsBefore { seq: 11 },
         ];
         let path = std::env::temp_dir().join(format!("map-log-{}", std::process::id()));
         let open = || {

@@ -15,6 +15,7 @@ mod apply_images;
 mod apply_meta;
 mod apply_names;
 mod checkpoints;
+mod compare;
 mod descriptors;
 mod engine;
 mod error;
@@ -24,6 +25,7 @@ mod header;
 mod identity;
 mod limits;
 mod map_log;
+mod needs;
 mod objects;
 mod parked;
 mod seal;
@@ -31,12 +33,18 @@ mod state;
 mod sys;
 mod times;
 
+pub use compare::{Difference, Verified};
 pub use error::{ReplayCode, ReplayError};
+pub use needs::OBJECT;
 
+use crate::record::Oid;
 use engine::Engine;
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What to replay onto.
 #[derive(Clone, Debug)]
@@ -49,12 +57,14 @@ pub struct ReplayOptions {
     pub state_dir: PathBuf,
     /// Where a new state starts.
     pub start: Start,
+    /// An existing state starts there, too: it keeps only what it knows of the objects, and codes.
+    pub restart: bool,
 }
 
 impl ReplayOptions {
     /// Onto a copy of the base, from the beginning.
     pub fn from_base(target: PathBuf, uuid: [u8; 16], state_dir: PathBuf) -> Self {
-        Self { target, uuid, state_dir, start: Start::default() }
+        Self { target, uuid, state_dir, start: Start::default(), restart: false }
     }
 }
 
@@ -66,6 +76,9 @@ pub struct Start {
     /// Scans under way there, one bit per kind: until they have ended, the target lacks things.
     pub scans: u64,
 }
+
+/// In `scans`: a baseline is to begin. That another one ends does not matter.
+pub const BASELINE_AWAITED: u64 = 1 << 16;
 
 /// How far replay is. All of a frame or nothing of it counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +94,14 @@ pub struct Position {
     pub objects: u64,
     /// Scans under way, one bit per kind.
     pub scans: u64,
+    /// Objects of which the target is known to lack something.
+    pub needs: u64,
+    /// Differences found by the comparison under way, or the last one.
+    pub differences: u64,
+    /// The last comparison of everything that ended.
+    pub verified: Option<Verified>,
+    /// Codes are missing that can be computed when there is nothing to apply.
+    pub codes_left: bool,
 }
 
 /// Records whose effects a power loss has put in doubt.
@@ -100,10 +121,27 @@ unsafe impl Send for Lent {}
 
 enum Order {
     Apply(Lent),
-    Close { finish: bool },
+    /// Computes codes for about this long.
+    Codes(Duration),
+    /// Fills `Lists`.
+    Differences,
+    Needs,
+    Close {
+        finish: bool,
+    },
 }
 
 type Answer = Result<Position, ReplayError>;
+
+/// What lacks: object, and its range or `OBJECT`.
+pub type NeedList = Vec<(Oid, (u64, u64))>;
+
+/// What an answer has besides the position.
+#[derive(Default)]
+struct Lists {
+    differences: Vec<Difference>,
+    needs: NeedList,
+}
 
 /// A replay onto one target. Dropping it is like losing the process: nothing is lost.
 pub struct Replayer {
@@ -112,6 +150,7 @@ pub struct Replayer {
     thread: Option<JoinHandle<()>>,
     position: Position,
     doubt: Option<Doubt>,
+    lists: Arc<Mutex<Lists>>,
 }
 
 impl Replayer {
@@ -120,6 +159,8 @@ impl Replayer {
         let (orders, inbox) = sync_channel::<Order>(1);
         let (outbox, answers) = sync_channel::<Answer>(1);
         let (opened, first) = sync_channel(1);
+        let lists = Arc::new(Mutex::new(Lists::default()));
+        let out = lists.clone();
         let thread = std::thread::Builder::new()
             .name("replay".into())
             .spawn(move || {
@@ -128,7 +169,7 @@ impl Replayer {
                     Err(e) => drop(opened.send(Err(e))),
                     Ok(engine) => {
                         let _ = opened.send(Ok((engine.position(), engine.doubt())));
-                        serve(engine, &options, &inbox, &outbox);
+                        serve(engine, &options, &inbox, &outbox, &out);
                     }
                 }
             })
@@ -138,7 +179,7 @@ impl Replayer {
                 out
             })?;
         let (position, doubt) = first.recv().unwrap_or_else(|_| Err(died("open")))?;
-        Ok(Self { orders: Some(orders), answers, thread: Some(thread), position, doubt })
+        Ok(Self { orders: Some(orders), answers, thread: Some(thread), position, doubt, lists })
     }
 
     /// Applies the next frame; a frame that was applied before changes nothing.
@@ -159,6 +200,23 @@ impl Replayer {
         self.doubt
     }
 
+    /// Computes codes that are missing, for about `most`; `codes_left` says whether that was all.
+    pub fn compute_codes(&mut self, most: Duration) -> Result<Position, ReplayError> {
+        self.ask(Order::Codes(most))
+    }
+
+    /// The differences found since the last call: the first 10,000 of a comparison.
+    pub fn take_differences(&mut self) -> Result<Vec<Difference>, ReplayError> {
+        self.ask(Order::Differences)?;
+        Ok(std::mem::take(&mut self.lists.lock().differences))
+    }
+
+    /// What the target is known to lack, at most about `NEEDS_MAX` ranges of it.
+    pub fn needs(&mut self) -> Result<NeedList, ReplayError> {
+        self.ask(Order::Needs)?;
+        Ok(std::mem::take(&mut self.lists.lock().needs))
+    }
+
     /// Makes everything durable. `finish`: the replay is over, its state directory is removed.
     pub fn close(mut self, finish: bool) -> Result<Position, ReplayError> {
         self.ask(Order::Close { finish })
@@ -167,6 +225,8 @@ impl Replayer {
     fn ask(&mut self, order: Order) -> Answer {
         let op = match order {
             Order::Apply(_) => "frame",
+            Order::Codes(_) => "codes",
+            Order::Differences | Order::Needs => "compare",
             Order::Close { .. } => "close",
         };
         let sent = self.orders.as_ref().map(|o| o.send(order).is_ok());
@@ -200,6 +260,7 @@ fn serve(
     options: &ReplayOptions,
     inbox: &Receiver<Order>,
     outbox: &SyncSender<Answer>,
+    lists: &Mutex<Lists>,
 ) {
     while let Ok(order) = inbox.recv() {
         match order {
@@ -208,6 +269,27 @@ fn serve(
                 let frame = unsafe { std::slice::from_raw_parts(at, len) };
                 let answer = engine.apply_frame(frame);
                 if outbox.send(answer).is_err() {
+                    return;
+                }
+            }
+            Order::Codes(most) => {
+                let more = engine.compute_codes(most);
+                let answer = more
+                    .map(|codes_left| Position { codes_left, ..engine.position() })
+                    .map_err(|f| ReplayError::of_fault(&f, 0, "codes", Vec::new()));
+                if outbox.send(answer).is_err() {
+                    return;
+                }
+            }
+            Order::Differences => {
+                lists.lock().differences = engine.take_differences();
+                if outbox.send(Ok(engine.position())).is_err() {
+                    return;
+                }
+            }
+            Order::Needs => {
+                lists.lock().needs = engine.need_list();
+                if outbox.send(Ok(engine.position())).is_err() {
                     return;
                 }
             }

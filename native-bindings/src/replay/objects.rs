@@ -152,6 +152,16 @@ impl Objects {
         &self.list[obj.0 as usize]
     }
 
+    /// Places in the list, unused ones included.
+    pub fn slots(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The object at a place of the list.
+    pub fn at(&self, place: usize) -> Option<&Object> {
+        self.list.get(place).filter(|o| !o.oid.is_none())
+    }
+
     pub fn get_mut(&mut self, obj: Obj) -> &mut Object {
         &mut self.list[obj.0 as usize]
     }

@@ -11,6 +11,7 @@ use super::limits::{
     AHEAD_SEQS_MAX, LOCK_PAUSE, LOCK_TRIES, MAP_COMPACT_BYTES_MIN, MAP_COMPACT_BYTES_PER_OBJECT,
 };
 use super::map_log::{self, Entry, MapLog};
+use super::needs::{Needs, OBJECT};
 use super::objects::Objects;
 use super::sys::{self, Name, Stamp};
 use super::Start;
@@ -34,6 +35,7 @@ pub struct Memory {
     pub caps: HashMap<Oid, Vec<u8>>,
     /// Directory times that the record with this seq must leave behind.
     pub dir_times: Vec<(u64, Oid, Stamp)>,
+    pub needs: Needs,
 }
 
 /// What of it is still true, for writing it anew.
@@ -42,6 +44,7 @@ pub struct Living<'a> {
     pub hollow: &'a HashMap<Oid, HollowNames>,
     pub caps: &'a HashMap<Oid, Vec<u8>>,
     pub dir_times: &'a [(u64, Oid, Stamp)],
+    pub needs: &'a Needs,
 }
 
 /// The open state directory.
@@ -76,18 +79,13 @@ pub fn open_error(fault: Fault) -> ReplayError {
 }
 
 fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let mut out = [0; 16];
-    let mut digits = text.bytes().filter_map(|b| (b as char).to_digit(16));
-    for byte in &mut out {
-        let (hi, lo) = (digits.next().unwrap_or(0), digits.next().unwrap_or(0));
-        *byte = (hi << 4 | lo) as u8;
-    }
+    #[cfg_attr(not(test), allow(unused_mut))]
+    let mut id = crate::boot::boot_id();
     #[cfg(test)]
     {
-        out[0] ^= super::tests::crash::boots();
+        id[0] ^= super::tests::crash::boots();
     }
-    out
+    id
 }
 
 /// Opens a directory by path; a symbolic link as the last component is refused.
@@ -178,6 +176,7 @@ impl State {
         target: &OwnedFd,
         uuid: [u8; 16],
         start: &Start,
+        restart: bool,
     ) -> Result<(Self, Memory), ReplayError> {
         if let Err(e) = std::fs::DirBuilder::new().create(path) {
             if e.kind() != std::io::ErrorKind::AlreadyExists {
@@ -210,7 +209,12 @@ impl State {
             header.rewind(&safe, ceiling);
             after_power_loss = true;
         }
-        let (memory, garbage) = load(&dir, &header, after_power_loss)?;
+        let (mut memory, garbage) = load(&dir, &header, after_power_loss)?;
+        if restart && !fresh {
+            header.restart(start);
+            memory.dir_times.clear();
+            memory.needs = Needs::default();
+        }
         let end = header.map_end();
         let log = open_file(&dir, &map_name(end.generation)).map_err(open_error)?;
         let mut state = Self {
@@ -227,12 +231,13 @@ impl State {
             header,
         };
         state.remove_old_maps().map_err(open_error)?;
-        if garbage || after_power_loss {
+        if garbage || after_power_loss || (restart && !fresh) {
             let living = Living {
                 objects: &memory.objects,
                 hollow: &memory.hollow,
                 caps: &memory.caps,
                 dir_times: &memory.dir_times,
+                needs: &memory.needs,
             };
             state.compact(&living).map_err(open_error)?;
         }
@@ -279,6 +284,12 @@ impl State {
         }
         for (seq, oid, (sec, nsec)) in memory.dir_times {
             log.append(&Entry::DirTime { seq: *seq, oid: *oid, sec: *sec, nsec: *nsec })?;
+        }
+        for (oid, need) in memory.needs.iter() {
+            let object = need.object.then_some(OBJECT);
+            for (from, to) in need.ranges.iter().copied().chain(object) {
+                log.append(&Entry::Need { seq: need.seq, oid: *oid, from, to })?;
+            }
         }
         log.sync()?;
         let old = self.map.generation;
@@ -451,6 +462,9 @@ impl Memory {
                 self.caps.clear();
             }
             Entry::DirTime { seq, oid, sec, nsec } => self.dir_times.push((seq, oid, (sec, nsec))),
+            Entry::Need { seq, oid, from, to } => self.needs.add(oid, (from, to), seq),
+            Entry::NeedMet { oid, from, to } => self.needs.met(oid, (from, to)),
+            Entry::NeedsBefore { seq } => self.needs.forget_before(seq),
         }
     }
 }

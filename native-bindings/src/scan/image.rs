@@ -30,8 +30,9 @@ pub struct Entry {
     pub ctime_ns: u64,
 }
 
-pub(super) fn header(op: Op, oid: Oid, st: Option<&Stat>) -> Header {
-    let mut h = Header { flags: FLAG_RECOVERED, ..own_header(op, oid) };
+/// `flags`: of the record, in addition.
+pub(super) fn header(op: Op, oid: Oid, st: Option<&Stat>, flags: u8) -> Header {
+    let mut h = Header { flags: FLAG_RECOVERED | flags, ..own_header(op, oid) };
     if let Some(st) = st {
         h.time = mtime(st);
         h.mode = u32::from(st.stx_mode);
@@ -69,7 +70,7 @@ pub fn image_object(
     v.bind(w, inode);
     {
         let _lock = inode.effect.lock();
-        image_meta(v, w, inode)?;
+        image_meta(v, w, inode, 0)?;
     }
     ScanState::count(&v.scan.imaged, 1);
     match data {
@@ -78,7 +79,8 @@ pub fn image_object(
     }
 }
 
-fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>) -> Res<()> {
+/// Metadata and xattrs. Call under the effect lock.
+pub(super) fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, flags: u8) -> Res<()> {
     let target = Target::of(v, inode)?;
     let st = stat_fd(target.raw())?;
     let link = match inode.kind {
@@ -89,7 +91,7 @@ fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>) -> Res<()> {
     let size: usize = xattrs.iter().map(|(n, x)| n.len() + x.len() + 8).sum();
     let inline = size <= IMAGE_XATTR_BYTES;
     let fsflags = file_flags(inode, target.raw());
-    let h = header(Op::Image, inode.oid, Some(&st));
+    let h = header(Op::Image, inode.oid, Some(&st), flags);
     let len = RECORD_HEADER + 64 + link.len() + if inline { size } else { 0 };
     state(v, w, len, |buf| {
         let mut e = Encoder::new(buf, &h);
@@ -105,7 +107,7 @@ fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>) -> Res<()> {
     })?;
     if !inline {
         for (name, value) in &xattrs {
-            let h = header(Op::Setxattr, inode.oid, Some(&st));
+            let h = header(Op::Setxattr, inode.oid, Some(&st), flags);
             let len = RECORD_HEADER + 32 + name.len() + value.len();
             state(v, w, len, |buf| {
                 let mut e = Encoder::new(buf, &h);
@@ -160,7 +162,13 @@ fn file_flags(inode: &Inode, fd: i32) -> u32 {
     flags
 }
 
-fn image_data(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, from: u64, to: u64) -> Res<()> {
+pub(super) fn image_data(
+    v: &Volume,
+    w: &mut Worker,
+    inode: &Arc<Inode>,
+    from: u64,
+    to: u64,
+) -> Res<()> {
     let mut at = from;
     let stop = &v.scan.stop;
     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -173,7 +181,7 @@ fn image_data(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, from: u64, to: u64
         }
         let data = seek(raw(&fd), at, libc::SEEK_DATA)?.unwrap_or(end).min(end);
         if data > at {
-            let h = header(Op::ImageHole, inode.oid, Some(&st));
+            let h = header(Op::ImageHole, inode.oid, Some(&st), 0);
             let (hole, len) = (at, data - at);
             state(v, w, RECORD_HEADER + 24, |buf| {
                 let mut e = Encoder::new(buf, &h);
@@ -185,7 +193,7 @@ fn image_data(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, from: u64, to: u64
         }
         let hole = seek(raw(&fd), at, libc::SEEK_HOLE)?.unwrap_or(end).min(end);
         let want = (hole - at).min(IMAGE_DATA_BYTES) as usize;
-        let h = header(Op::ImageData, inode.oid, Some(&st));
+        let h = header(Op::ImageData, inode.oid, Some(&st), 0);
         let offset = at;
         let mut buf = vec![0; want];
         // SAFETY: valid buffer of that length.
@@ -207,7 +215,7 @@ fn image_data(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, from: u64, to: u64
 }
 
 /// lseek for data or a hole; `None` when there is none up to the end.
-fn seek(fd: i32, at: u64, whence: i32) -> Res<Option<u64>> {
+pub(super) fn seek(fd: i32, at: u64, whence: i32) -> Res<Option<u64>> {
     // SAFETY: plain call; nobody uses the position of this descriptor.
     let n = unsafe { libc::lseek(fd, at as i64, whence) };
     match n {
@@ -270,8 +278,9 @@ pub fn image_dir(
     inode: &Arc<Inode>,
     entries: &[Entry],
     st: &Stat,
+    flags: u8,
 ) -> Res<()> {
-    let h = header(Op::ImageDir, inode.oid, Some(st));
+    let h = header(Op::ImageDir, inode.oid, Some(st), flags);
     let mut rest = entries;
     let mut after: &[u8] = b"";
     let mut first = true;
@@ -313,7 +322,7 @@ pub fn image_entry(
     name: &[u8],
     found: Option<&Entry>,
 ) -> Res<()> {
-    let mut h = header(Op::ImageEntry, found.map_or(Oid::NONE, |e| e.oid), None);
+    let mut h = header(Op::ImageEntry, found.map_or(Oid::NONE, |e| e.oid), None, 0);
     h.mode = found.map_or(0, |e| e.mode);
     state(v, w, RECORD_HEADER + 48 + name.len(), |buf| {
         let mut e = Encoder::new(buf, &h);
@@ -325,7 +334,7 @@ pub fn image_entry(
 
 /// The beginning or the end of a scan.
 pub fn bracket(v: &Volume, w: &mut Worker, op: Op, kind: u8) -> Res<()> {
-    let h = header(op, Oid::NONE, None);
+    let h = header(op, Oid::NONE, None, 0);
     state(v, w, RECORD_HEADER + 8, |buf| {
         let mut e = Encoder::new(buf, &h);
         e.u8(kind);

@@ -4,12 +4,15 @@
 //! made behind the mount (`outside`).
 
 mod absent;
+mod code;
 mod image;
 mod intents;
 mod outside;
 mod walk;
 
 pub use absent::Absent;
+pub use code::Pace;
+pub use image::list;
 pub use intents::recover_intents;
 pub use outside::recapture_paths;
 pub use walk::{start_scan, ScanOptions};
@@ -26,6 +29,10 @@ pub const KIND_INTENTS: u8 = 0;
 pub const KIND_RECAPTURE: u8 = 1;
 /// All of the tree, for a replica that has none of it.
 pub const KIND_BASELINE: u8 = 2;
+/// Everything, to compare with.
+pub const KIND_VERIFY: u8 = 3;
+/// What a replica has found to differ.
+pub const KIND_REPAIR: u8 = 4;
 
 /// Progress of a scan, for status.
 #[derive(Default)]
@@ -33,6 +40,8 @@ pub struct ScanState {
     pub running: AtomicBool,
     /// The volume is going down: give up.
     pub stop: AtomicBool,
+    /// A replica may hold other bytes than the volume, here and there.
+    pub differing: AtomicBool,
     pub objects: AtomicU64,
     pub imaged: AtomicU64,
     pub bytes: AtomicU64,
@@ -51,6 +60,12 @@ impl ScanState {
         if self.running.load(Ordering::Acquire) {
             self.entered.lock().insert(dir.oid, dir.handle);
         }
+    }
+
+    /// Some reader of the journal may lack the bytes of a file, or have others: a record must not refer to
+    /// them. Ask under the effect lock of the object that changes: one that is imaged later has it all.
+    pub fn unsettled(&self) -> bool {
+        self.running.load(Ordering::Acquire) || self.differing.load(Ordering::Acquire)
     }
 
     fn count(counter: &AtomicU64, n: u64) {

@@ -71,7 +71,7 @@ fn image_names(v: &Volume, w: &mut Worker, oid: Oid, handle: FileHandle) -> Res<
         {
             let _lock = dir.effect.lock();
             let st = stat_fd(raw(&fd))?;
-            image_dir(v, w, &dir, &list(v, raw(&fd))?, &st)?;
+            image_dir(v, w, &dir, &list(v, raw(&fd))?, &st, 0)?;
         }
         image_object(v, w, &dir, None)?;
         bracket(v, w, Op::ScanEnd, KIND_RECAPTURE)
@@ -149,6 +149,9 @@ fn recapture_last(
         None => v.absent.note(parent.oid, name),
     }
     v.scan.foreign.lock().insert(parent.oid, parent.handle);
+    if let (Some(e), Some(codes)) = (&found, v.codes.get()) {
+        codes.invalidate_object(e.oid);
+    }
     bracket(v, w, Op::ScanBegin, KIND_RECAPTURE)?;
     recapture_name(v, w, Some(parent), name)?;
     bracket(v, w, Op::ScanEnd, KIND_RECAPTURE)?;

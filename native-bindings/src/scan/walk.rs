@@ -1,29 +1,35 @@
-//! Re-capture and baseline: walks the tree and captures all that may differ from what a reader of the
-//! journal knows.
+//! Re-capture, baseline, comparison and repair: walks the tree and captures all that may differ from what
+//! a reader of the journal knows.
 //!
 //! After a power loss the journal may lack the last changes and the tree may have lost some that the
 //! journal has. Objects changed (by ctime) since the last checkpoint, and those that the journal names
 //! since then, are captured whole; all else was durable in both before the checkpoint. Applications work
 //! on meanwhile: images and live changes share one order.
 
-use super::image::{bracket, image_dir, image_object, list};
-use super::{ScanState, KIND_BASELINE};
+use super::code::{code_data, Pace};
+use super::image::{bracket, image_data, image_dir, image_meta, image_object, list, Entry};
+use super::{ScanState, KIND_BASELINE, KIND_REPAIR, KIND_VERIFY};
 use crate::interceptor::attr::{ctime_ns, stat_fd};
 use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::table::{raw, Inode};
 use crate::interceptor::{Volume, Worker};
-use crate::record::{Oid, Op};
-use std::collections::{HashSet, VecDeque};
+use crate::record::{Oid, Op, FLAG_COMPARE};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 /// What a scan looks at.
 pub struct ScanOptions {
-    /// KIND_RECAPTURE or KIND_BASELINE.
+    /// KIND_RECAPTURE, KIND_BASELINE, KIND_VERIFY or KIND_REPAIR.
     pub kind: u8,
     /// Objects changed at or after this time (ns since the epoch); 0: all.
     pub changed_since_ns: u64,
-    pub objects: HashSet<Oid>,
+    /// These in any case, and of their data these ranges; all of it where none is named.
+    pub objects: HashMap<Oid, Vec<(u64, u64)>>,
+    /// A baseline for a tree that was the volume's before: codes instead of data.
+    pub codes: bool,
+    /// Most bytes read in a second; 0: no limit.
+    pub bytes_per_s: u64,
 }
 
 /// Starts a scan in a thread of its own. EBUSY when one runs.
@@ -43,7 +49,7 @@ pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
                 // A reader that begins here knows no object yet.
                 volume.rebind_all();
             }
-            Walk { v: &volume, options: &options, done: HashSet::new() }.run(&mut w)?;
+            Walk::new(&volume, &options).run(&mut w)?;
             bracket(&volume, &mut w, Op::ScanEnd, kind)
         });
         if result.is_err() {
@@ -61,9 +67,26 @@ struct Walk<'a> {
     options: &'a ScanOptions,
     /// Objects looked at: a reader knows them.
     done: HashSet<Oid>,
+    /// Objects of a repair that have not been met.
+    left: usize,
+    pace: Pace,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(v: &'a Arc<Volume>, options: &'a ScanOptions) -> Self {
+        let (left, pace) = (options.objects.len(), Pace::new(options.bytes_per_s));
+        Self { v, options, done: HashSet::new(), left, pace }
+    }
+
+    /// Flags of the records: whether a reader is to make its tree so, or to say whether it is.
+    fn flags(&self) -> u8 {
+        if self.options.kind == KIND_VERIFY {
+            FLAG_COMPARE
+        } else {
+            0
+        }
+    }
+
     fn run(&mut self, w: &mut Worker) -> Res<()> {
         let root = self.v.root.clone();
         self.below(w, VecDeque::from([root.clone()]))?;
@@ -84,6 +107,7 @@ impl Walk<'_> {
         }
     }
 
+    /// The directories in the queue, and all that is below them.
     fn below(&mut self, w: &mut Worker, mut queue: VecDeque<Arc<Inode>>) -> Res<()> {
         while let Some(dir) = queue.pop_front() {
             let result = self.dir(w, &dir, &mut queue);
@@ -97,6 +121,11 @@ impl Walk<'_> {
             if self.v.scan.stop.load(Ordering::Relaxed) {
                 return Err(Errno(libc::ECANCELED));
             }
+            if self.options.kind == KIND_REPAIR && self.left == 0 {
+                queue.drain(..).for_each(|dir| {
+                    self.v.table.forget(&dir, u64::from(!Arc::ptr_eq(&dir, &self.v.root)));
+                });
+            }
         }
         Ok(())
     }
@@ -104,7 +133,45 @@ impl Walk<'_> {
     fn wanted(&self, oid: Oid, ctime: u64) -> bool {
         self.options.changed_since_ns == 0
             || ctime >= self.options.changed_since_ns
-            || self.options.objects.contains(&oid)
+            || self.options.objects.contains_key(&oid)
+    }
+
+    /// An object of a repair is on its way.
+    fn met(&mut self, oid: Oid) {
+        self.left -= usize::from(self.left > 0 && self.options.objects.contains_key(&oid));
+    }
+
+    /// One object that is no directory.
+    fn object(&mut self, w: &mut Worker, inode: &Arc<Inode>) -> Res<()> {
+        let (v, kind) = (self.v, self.options.kind);
+        self.met(inode.oid);
+        match self.options.objects.get(&inode.oid).filter(|ranges| !ranges.is_empty()) {
+            Some(ranges) => {
+                image_object(v, w, inode, None)?;
+                let regular = inode.is_regular();
+                ranges
+                    .iter()
+                    .filter(|_| regular)
+                    .try_for_each(|(from, to)| image_data(v, w, inode, *from, *to))
+            }
+            None if kind == KIND_VERIFY || self.options.codes => {
+                self.metadata(w, inode)?;
+                match inode.is_regular() {
+                    true => {
+                        code_data(v, w, inode, self.flags(), self.options.codes, &mut self.pace)
+                    }
+                    false => Ok(()),
+                }
+            }
+            None => image_object(v, w, inode, Some((0, u64::MAX))),
+        }
+    }
+
+    fn metadata(&mut self, w: &mut Worker, inode: &Arc<Inode>) -> Res<()> {
+        self.v.bind(w, inode);
+        let _lock = inode.effect.lock();
+        ScanState::count(&self.v.scan.imaged, 1);
+        image_meta(self.v, w, inode, self.flags())
     }
 
     /// One directory and what is in it; its directories go to the queue. Objects that were looked at
@@ -126,14 +193,18 @@ impl Walk<'_> {
             let _lock = dir.effect.lock();
             let st = stat_fd(raw(&fd))?;
             let entries = list(v, raw(&fd))?;
-            let changed = self.wanted(dir.oid, ctime_ns(&st));
+            // A reader that does not know an object needs the name of it, too.
+            let named = |e: &Entry| self.options.objects.contains_key(&e.oid);
+            let changed = self.wanted(dir.oid, ctime_ns(&st))
+                || self.options.kind == KIND_REPAIR && entries.iter().any(named);
             if changed {
-                image_dir(v, w, dir, &entries, &st)?;
+                image_dir(v, w, dir, &entries, &st, self.flags())?;
             }
             (entries, changed)
         };
         if changed {
-            image_object(v, w, dir, None)?;
+            self.met(dir.oid);
+            self.metadata(w, dir)?;
         }
         ScanState::count(&v.scan.objects, 1 + entries.len() as u64);
         for e in &entries {
@@ -155,7 +226,7 @@ impl Walk<'_> {
                 queue.push_back(inode);
                 continue;
             }
-            let result = image_object(v, w, &inode, Some((0, u64::MAX)));
+            let result = self.object(w, &inode);
             v.table.forget(&inode, 1);
             match result {
                 Ok(()) | Err(Errno(libc::ESTALE | libc::ENOENT)) => {}

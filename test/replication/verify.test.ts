@@ -1,0 +1,225 @@
+/**
+ * Comparison, repair and resync of a replica: whatever is done to its tree behind its back is found,
+ * named and mended, while applications go on; what differs, and little more, is sent.
+ */
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import type { Status } from '../../src/daemon/status.js'
+import type { VerifyProgress } from '../../src/daemon/verification.js'
+import {
+  Chance,
+  changeBase,
+  chooseSeed,
+  fillBase,
+  Load,
+  setting,
+  until,
+} from '../harness/faults.js'
+import { makeHosts } from '../harness/hosts.js'
+import { makeImage } from '../harness/image.js'
+import { run } from '../harness/run.js'
+import { openSandbox } from '../harness/sandbox.js'
+import { compareTrees } from '../harness/volume.js'
+
+const WAIT = ['--timeout', '60s']
+const DIFFERS = 5
+const ROUNDS_CI = 3
+
+const rounds = setting('HOLDFAST_ROUNDS', ROUNDS_CI)
+const seed = chooseSeed()
+t.setTimeout(240_000 + rounds * 20_000)
+t.comment(`seed ${seed}, ${rounds} rounds: HOLDFAST_SEED=${seed} HOLDFAST_ROUNDS=${rounds}`)
+
+const sandbox = await openSandbox(t)
+const [primary, replica] = await makeHosts(sandbox)
+const [here, there] = await Promise.all(
+  ['here', 'there'].map((name) => makeImage(sandbox, { fs: 'xfs', mib: 8192, name })),
+)
+if (here === undefined || there === undefined) throw new Error('no images')
+const dir = join(here.dir, 'data')
+const root = join(there.dir, 'replicas')
+const tree = join(root, 'data', 'tree')
+
+const status = async () => {
+  const [shown] = (await primary.json<Status>('status', 'data')).replicas
+  if (shown === undefined) throw new Error('no replica')
+  return shown
+}
+const bash = (script: string, cwd = tree) => run('bash', ['-euc', script], { cwd })
+const applied = () => primary.holdfast('wait', 'data', ...WAIT)
+const differences = async (...options: string[]) => {
+  await applied()
+  return compareTrees(dir, tree, ...options)
+}
+/** `verify`, with the paths and what differs there. */
+async function verify(...flags: string[]) {
+  const { code, stdout, stderr } = await primary.tryHoldfast('verify', 'data', '--json', ...flags)
+  if (stdout === '') throw new Error(stderr)
+  const progress = JSON.parse(stdout) as VerifyProgress
+  const [found] = progress.replicas
+  const list = (found?.list ?? []).map(
+    ({ path, what }) => `${Buffer.from(path, 'base64').toString('latin1')} ${what}`,
+  )
+  return { code, result: found?.result, differences: found?.differences, list, progress }
+}
+
+mkdirSync(dir)
+await fillBase(dir)
+await primary.holdfast('mount', dir, '--ring', sandbox.rings, '--ring-size', '64M')
+await changeBase(dir)
+await bash(
+  `mkdir -p v/deep v/doomed; cd v
+   head -c 3000000 /dev/urandom >data; head -c 200000 /dev/urandom >short; echo small >small
+   truncate -s 2M holes; printf x | dd of=holes bs=1 seek=1048576 conv=notrunc status=none
+   ln small linked; ln -s target symlink; mkfifo fifo; mknod device c 1 3
+   echo a >deep/a; echo b >deep/b; setfattr -n user.one -v 1 deep/a; echo c >doomed/c`,
+  dir,
+)
+await replica.serve(root)
+await primary.introduce(replica)
+await primary.holdfast('replicate', 'data', '--to', 'replica')
+await applied()
+
+await t.test('verify: equal replicas are proven equal', async (t) => {
+  t.equal((await status()).proven, null, 'nothing is known yet')
+  const { code, result, list, progress } = await verify()
+  t.same({ code, result, list }, { code: 0, result: 'equal', list: [] })
+  t.ok(progress.objects > 10 && progress.bytes > 3_000_000, 'all was read')
+  const { proven, verified } = await status()
+  t.ok(Date.now() - Date.parse(proven?.at ?? '') < 60_000, 'status says when')
+  t.equal(verified?.differences, 0)
+  t.match(await primary.holdfast('status', 'data'), /proven equal/)
+})
+
+/** Every kind of damage, and how it is called. */
+const DAMAGE: [script: string, path: RegExp, what: RegExp][] = [
+  ['printf Z | dd of=data bs=1 seek=1000000 conv=notrunc status=none', /^\/v\/data$/, /data/],
+  ['truncate -s 100000 short', /^\/v\/short$/, /size/],
+  ['rm deep/b', /^\/v\/deep\/b$/, /missing/],
+  ['echo new >deep/new', /^\/v\/deep\/new$/, /extra/],
+  ['mkdir -p deep/more/below; echo x >deep/more/below/x', /^\/v\/deep\/more$/, /extra/],
+  ['mv doomed elsewhere', /^\/v\/doomed$/, /missing/],
+  ['chmod 600 small', /^\/v\/(small|linked)$/, /mode/],
+  ['chown 12:13 fifo', /^\/v\/fifo$/, /owner/],
+  ['touch -hd 2001-01-01 symlink', /^\/v\/symlink$/, /mtime/],
+  ['setfattr -n user.one -v 2 deep/a', /^\/v\/deep\/a$/, /xattrs/],
+  ['rm linked; cp -p small linked', /^\/v\/linked$/, /another object/],
+  ['rm device; mknod device c 1 5', /^\/v\/device$/, /another object/],
+  [
+    'fallocate -z -l 65536 holes; dd if=/dev/zero of=holes bs=64k count=1 conv=notrunc status=none',
+    /^\/v\/holes$/,
+    /holes/,
+  ],
+]
+
+await t.test('verify: names every kind of damage, and repairs it', async (t) => {
+  const times = join(sandbox.root, 'times')
+  await bash(`find v -depth -printf '%T@\\t%p\\0' >${times}`)
+  for (const [script] of DAMAGE) await bash(script, join(tree, 'v'))
+  const { code, result, differences: count, list } = await verify()
+  t.equal(code, DIFFERS)
+  t.equal(result, 'different')
+  t.ok((count ?? 0) >= DAMAGE.length)
+  for (const [script, path, what] of DAMAGE) {
+    const named = list.some((line) => {
+      const at = line.indexOf(' ')
+      return path.test(line.slice(0, at)) && what.test(line.slice(at + 1))
+    })
+    t.ok(named, `${script}: ${list.join('; ')}`)
+  }
+  t.equal((await status()).copy, 'Inconsistent')
+  const text = await primary.tryHoldfast('verify', 'data')
+  t.equal(text.code, DIFFERS)
+  t.match(text.stdout, /differs.*\n(.*\n)*.*\/v\/deep\/new +extra/)
+  const repaired = await verify('--repair')
+  t.equal(repaired.code, 0, repaired.list.join('; '))
+  t.equal(repaired.result, 'repaired')
+  t.equal(await differences('--holes'), '', 'equal again')
+  t.equal((await status()).copy, 'UpToDate')
+  t.same((await verify()).list, [], 'and proven so')
+})
+
+await t.test('verify: under load, with damage meanwhile', async (t) => {
+  const chance = new Chance(seed)
+  for (let round = 1; round <= rounds; round += 1) {
+    const load = {
+      dir: join(dir, `l${round}`),
+      ack: join(sandbox.root, `l${round}`),
+      seed: seed + round,
+    }
+    mkdirSync(load.dir)
+    const running = new Load({ ...load, threads: 2, seconds: 4 })
+    await sleep(chance.between(100, 800))
+    const quiet = await verify()
+    t.same(quiet.list, [], `round ${round}: no false alarm`)
+    // Bytes of files that nobody writes to, and names beside them.
+    const offset = chance.between(0, 2_999_999)
+    const fd = openSync(join(tree, 'v/data'), 'r+')
+    const byte = Buffer.alloc(1)
+    byte[0] = (readFileSync(join(tree, 'v/data'))[offset] ?? 0) ^ 0x55
+    writeSync(fd, byte, 0, 1, offset)
+    closeSync(fd)
+    chmodSync(join(tree, 'v/short'), 0o600)
+    await bash(
+      chance.pick(['rm v/deep/b', 'mv v/deep/a v/deep/z', 'rm -r v/doomed', 'ln v/data v/x']),
+    )
+    const { code, list } = await verify('--repair')
+    t.equal(code, 0, list.join('; '))
+    t.ok(
+      list.some((line) => line.startsWith('/v/data ')),
+      list.join('; '),
+    )
+    await running.end()
+    const differs = await differences()
+    if (differs !== '') return void t.fail(`round ${round}: ${differs}`)
+    t.same((await verify()).list, [], 'equal')
+  }
+})
+
+await t.test('resync: only what differs is sent', async (t) => {
+  await bash('mkdir bulk; for i in $(seq 40); do head -c 5000000 /dev/urandom >bulk/$i; done', dir)
+  await applied()
+  const whole = 40 * 5_000_000
+  const before = await status()
+  t.equal(before.copy, 'UpToDate')
+  await replica.stopServing('SIGKILL')
+  await bash(
+    `for i in $(seq 40); do printf changed | dd of=bulk/$i bs=1 seek=$((i * 70000)) conv=notrunc
+     done 2>/dev/null; mv bulk/1 bulk/one; rm bulk/2; cp bulk/3 bulk/copy; mkdir bulk/d; mv bulk/4 bulk/d`,
+    dir,
+  )
+  await replica.startAgain()
+  await until(async () => (await status()).connection === 'connected', 'the replica to be back')
+  await applied()
+  const at = await status()
+  const text = await primary.holdfast('resync', 'data')
+  t.match(text, /replica is the volume again/)
+  const after = await status()
+  t.equal(after.copy, 'UpToDate')
+  t.ok(after.bytesSent - at.bytesSent < whole / 20, `${after.bytesSent - at.bytesSent} bytes sent`)
+  t.equal(await differences(), '')
+  t.same((await verify()).list, [])
+})
+
+await t.test('resync: by itself, when the journal does not reach back', async (t) => {
+  await replica.stopServing('SIGKILL')
+  await bash(
+    `for i in $(seq 5 40); do printf again | dd of=bulk/$i bs=1 seek=$((i * 60000)) conv=notrunc
+     done 2>/dev/null; mv bulk/d/4 bulk/four; rm -r bulk/d; echo x >bulk/new`,
+    dir,
+  )
+  // Loose: nothing is kept for it.
+  await primary.holdfast('replicate', 'data', '--to', 'replica', '--hold', '0')
+  await primary.holdfast('journal', 'prune', 'data', '--max-size', '0')
+  await replica.startAgain()
+  await until(async () => (await status()).resyncs > 0, 'a resync')
+  t.equal(await differences(), '')
+  const { bytesSent, copy } = await status()
+  t.equal(copy, 'UpToDate')
+  t.ok(bytesSent < 20_000_000, `${bytesSent} bytes sent`)
+  t.same((await verify()).list, [])
+  await primary.holdfast('unmount', 'data')
+  t.equal(await replica.stopServing(), 0)
+})
