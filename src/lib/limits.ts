@@ -115,6 +115,8 @@ export const SCRUB_INTERVAL_MS = 7 * 24 * 3_600_000
 export const SCRUB_BYTES_PER_S = 64 * MiB
 /** A replica that has applied nothing for this long is not waited for by a comparison. */
 export const VERIFY_STALL_MS = 60_000
+/** How often a replica looks whether its tree is still guarded. */
+export const GUARD_POLL_MS = 1_000
 /** Differences that are told one by one; the rest is counted. */
 export const DIFFERENCES_TOLD_MAX = 1_000
 /** Repairs in a row that leave a replica with something to repair. */

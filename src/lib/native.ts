@@ -123,6 +123,11 @@ export interface ReplayOptions {
   uuid: Buffer
   /** Directory of the replay's own state: position, object map. On the target's file system. */
   state: string
+  /**
+   * Directory to which `target` and `state` are relative then: reached past all that is mounted in
+   * it, by a mount that nobody else sees.
+   */
+  beneath?: Buffer
   /** Where a new state starts, when that is not the beginning. */
   start?: ReplayStart
   /** A state that exists starts there as well; it keeps what it knows of objects, and codes. */
@@ -257,6 +262,9 @@ export interface Native {
   replayPosition(handle: number): ReplayPosition
   /** Applies the records of one frame with seq > position; returns the new position. */
   replayFrame(handle: number, frame: Buffer): ReplayPosition
+  /** Mounts a directory over itself, read-only; and ends that. */
+  guardTree(path: Buffer): void
+  unguardTree(path: Buffer): void
   /** Computes missing codes for about `maxMs`; `codesLeft` of the result says whether to go on. */
   replayCodes(handle: number, maxMs: number): ReplayPosition
   /** The differences found since the last call; at most the first 10,000 of a comparison. */

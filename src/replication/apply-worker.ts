@@ -3,6 +3,7 @@
  * the primary has authorised and not beyond.
  */
 import { rmSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
@@ -71,9 +72,11 @@ function stand(position: ReplayPosition): void {
 
 /** Opens the replay where it was; with `start` there, whatever the tree is. */
 function open(start?: ReplayStart): void {
-  const target = Buffer.from(tree)
+  // Past the guard of the tree.
+  const target = Buffer.from(basename(tree))
+  const place = { beneath: Buffer.from(dirname(tree)), target, state: basename(state) }
   const from = start === undefined ? {} : { start, restart: true }
-  replay = native.openReplay({ target, uuid, state, ...from })
+  replay = native.openReplay({ ...place, uuid, ...from })
   toldDifferences = 0
   stand(native.replayPosition(replay))
   doubt ||= native.replayDoubt(replay)

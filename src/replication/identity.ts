@@ -3,11 +3,10 @@
  * fingerprint (SHA-256) of the certificate, which is pinned when they are introduced; there is no
  * authority that both would have to trust. The one file that imports `@peculiar/x509`.
  */
-import 'reflect-metadata'
 import { X509Certificate as NodeCertificate, webcrypto } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import * as x509 from '@peculiar/x509'
+import type * as X509 from '@peculiar/x509'
 import { HoldfastError } from '../lib/errors.js'
 
 const KEY = 'key.pem'
@@ -17,8 +16,8 @@ const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as con
 const NOT_AFTER = new Date('9999-12-31T23:59:59Z')
 
 /** The library speaks of the browser's types, which are Node's by another name. */
-type Provider = Parameters<typeof x509.cryptoProvider.set>[0]
-type Keys = Parameters<typeof x509.X509CertificateGenerator.createSelfSigned>[0]['keys']
+type Provider = Parameters<typeof X509.cryptoProvider.set>[0]
+type Keys = Parameters<typeof X509.X509CertificateGenerator.createSelfSigned>[0]['keys']
 
 export interface Identity {
   /** PEM. */
@@ -53,6 +52,9 @@ export async function hostIdentity(directory: string): Promise<Identity> {
 }
 
 async function makeIdentity(): Promise<{ key: string; certificate: string }> {
+  // Hundreds of files, needed once in the life of a host.
+  await import('reflect-metadata')
+  const x509 = await import('@peculiar/x509')
   x509.cryptoProvider.set(webcrypto as unknown as Provider)
   const keys = await webcrypto.subtle.generateKey(ALGORITHM, true, ['sign', 'verify'])
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({

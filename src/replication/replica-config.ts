@@ -63,10 +63,19 @@ export function listReplicas(root: string): { config: ReplicaConfig; directory: 
   })
 }
 
-/** Makes the directory of a new replica: named after the volume, or after its UUID as well. */
+/** There is nothing, or nothing but a tree: an old copy to start from. */
+function isFree(directory: string): boolean {
+  if (!existsSync(directory)) return true
+  return readdirSync(directory).every((name) => name === 'tree')
+}
+
+/**
+ * Makes the directory of a new replica: named after the volume, or after its UUID as well where that
+ * is another's.
+ */
 export function createReplica(root: string, config: ReplicaConfig): string {
   const plain = join(root, config.name)
-  const directory = existsSync(plain) ? join(root, `${config.name}-${config.uuid}`) : plain
+  const directory = !isFree(plain) ? join(root, `${config.name}-${config.uuid}`) : plain
   const { tree } = replicaPlace(directory)
   mkdirSync(tree, { recursive: true, mode: 0o755 })
   writeFileDurably(join(directory, FILE), `${JSON.stringify(config, null, 2)}\n`)

@@ -8,6 +8,7 @@ import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import { DIFFERENCES_TOLD_MAX, REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { parseUuid } from '../record/frame.js'
+import { TreeGuard } from './guard.js'
 import type { WirePlace } from './message.js'
 import { type ReplicaConfig, type ReplicaPlace, replicaPlace } from './replica-config.js'
 import type {
@@ -70,12 +71,22 @@ export class Replica {
   #verdict: Verdict
   #differences: FoundDifference[] = []
   #asked: ((words: BigUint64Array) => void)[] = []
+  readonly #guard: TreeGuard
 
   constructor(directory: string, config: ReplicaConfig, logger: Logger) {
     this.config = config
     this.place = replicaPlace(directory)
     this.#verdict = readVerdict(directory)
     this.#logger = logger.child({ replica: config.name })
+    this.#guard = new TreeGuard({
+      tree: this.place.tree,
+      log: this.#logger,
+      onBreach: () => {
+        this.#judge({ ...this.#verdict, doubt: true })
+        this.#changed()
+      },
+    })
+    this.#guard.start()
     const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
     const { log, tree, replay } = this.place
     const logOptions: LogOptions = { path: log, uuid }
@@ -187,7 +198,7 @@ export class Replica {
     this.#closing ??= Promise.all([
       ended(this.#log, { kind: 'close' } satisfies LogRequest),
       ended(this.#apply, { kind: 'close' } satisfies ApplyRequest),
-    ]).then(() => {})
+    ]).then(() => this.#guard.stop())
     return this.#closing
   }
 

@@ -13,6 +13,7 @@ import {
   changeBase,
   chooseSeed,
   fillBase,
+  kill,
   Load,
   setting,
   until,
@@ -47,11 +48,29 @@ const status = async () => {
   if (shown === undefined) throw new Error('no replica')
   return shown
 }
-const bash = (script: string, cwd = tree) => run('bash', ['-euc', script], { cwd })
+const bash = (script: string, cwd: string) => run('bash', ['-euc', script], { cwd })
 const applied = () => primary.holdfast('wait', 'data', ...WAIT)
 const differences = async (...options: string[]) => {
   await applied()
   return compareTrees(dir, tree, ...options)
+}
+const daemonPid = () => {
+  const file = join(sandbox.root, 'primary', 'run', 'data.pid')
+  return (JSON.parse(readFileSync(file, 'utf8')) as { pid: number }).pid
+}
+/** The tree, by a way past its guard. */
+const past = join(sandbox.root, 'past', 'tree')
+async function openPast(): Promise<void> {
+  mkdirSync(join(past, '..'), { recursive: true })
+  await run('mount', ['--bind', join(root, 'data'), join(past, '..')])
+}
+/** Both hosts know each other again; else their logs are told. */
+async function reconnected(): Promise<void> {
+  const back = async () => (await status()).connection === 'connected'
+  await until(back, 'the replica to be back').catch(async (cause: unknown) => {
+    const shown = JSON.stringify(await status())
+    throw new Error(`${shown}\n${replica.log.slice(-3000)}`, { cause })
+  })
 }
 /** `verify`, with the paths and what differs there. */
 async function verify(...flags: string[]) {
@@ -115,9 +134,10 @@ const DAMAGE: [script: string, path: RegExp, what: RegExp][] = [
 ]
 
 await t.test('verify: names every kind of damage, and repairs it', async (t) => {
-  const times = join(sandbox.root, 'times')
-  await bash(`find v -depth -printf '%T@\\t%p\\0' >${times}`)
-  for (const [script] of DAMAGE) await bash(script, join(tree, 'v'))
+  const refused = await replica.attempt('touch', [join(tree, 'v/data')])
+  t.match(refused.stderr, /Read-only file system/, 'the tree is guarded')
+  await openPast()
+  for (const [script] of DAMAGE) await bash(script, join(past, 'v'))
   const { code, result, differences: count, list } = await verify()
   t.equal(code, DIFFERS)
   t.equal(result, 'different')
@@ -156,14 +176,15 @@ await t.test('verify: under load, with damage meanwhile', async (t) => {
     t.same(quiet.list, [], `round ${round}: no false alarm`)
     // Bytes of files that nobody writes to, and names beside them.
     const offset = chance.between(0, 2_999_999)
-    const fd = openSync(join(tree, 'v/data'), 'r+')
+    const fd = openSync(join(past, 'v/data'), 'r+')
     const byte = Buffer.alloc(1)
-    byte[0] = (readFileSync(join(tree, 'v/data'))[offset] ?? 0) ^ 0x55
+    byte[0] = (readFileSync(join(past, 'v/data'))[offset] ?? 0) ^ 0x55
     writeSync(fd, byte, 0, 1, offset)
     closeSync(fd)
-    chmodSync(join(tree, 'v/short'), 0o600)
+    chmodSync(join(past, 'v/short'), 0o600)
     await bash(
       chance.pick(['rm v/deep/b', 'mv v/deep/a v/deep/z', 'rm -r v/doomed', 'ln v/data v/x']),
+      past,
     )
     const { code, list } = await verify('--repair')
     t.equal(code, 0, list.join('; '))
@@ -176,6 +197,21 @@ await t.test('verify: under load, with damage meanwhile', async (t) => {
     if (differs !== '') return void t.fail(`round ${round}: ${differs}`)
     t.same((await verify()).list, [], 'equal')
   }
+})
+
+await t.test('verify: a guard that is taken away, and a tree in doubt', async (t) => {
+  await run('umount', [tree])
+  await bash('echo by somebody >v/small; rm v/deep/a', tree)
+  const before = Date.now()
+  await until(
+    async () => Date.parse((await status()).verified?.at ?? '') > before,
+    'a comparison by itself',
+  )
+  await until(async () => (await status()).copy === 'UpToDate', 'the repair')
+  t.equal(await differences(), '')
+  t.match(replica.log, /guard of the replica's tree was taken away/)
+  const refused = await replica.attempt('touch', [join(tree, 'v/data')])
+  t.match(refused.stderr, /Read-only file system/, 'it is guarded again')
 })
 
 await t.test('resync: only what differs is sent', async (t) => {
@@ -191,7 +227,7 @@ await t.test('resync: only what differs is sent', async (t) => {
     dir,
   )
   await replica.startAgain()
-  await until(async () => (await status()).connection === 'connected', 'the replica to be back')
+  await reconnected()
   await applied()
   const at = await status()
   const text = await primary.holdfast('resync', 'data')
@@ -201,6 +237,41 @@ await t.test('resync: only what differs is sent', async (t) => {
   t.ok(after.bytesSent - at.bytesSent < whole / 20, `${after.bytesSent - at.bytesSent} bytes sent`)
   t.equal(await differences(), '')
   t.same((await verify()).list, [])
+})
+
+await t.test('resync: either side killed in the middle of it', async (t) => {
+  const chance = new Chance(seed)
+  for (let round = 1; round <= rounds; round += 1) {
+    await replica.stopServing('SIGKILL')
+    await bash(
+      `for i in $(seq 5 40); do head -c 70000 /dev/urandom | dd of=bulk/$i bs=1k seek=${round}00 \
+       conv=notrunc; done 2>/dev/null; mv bulk/${round + 10} bulk/moved-${round}
+       cp bulk/moved-${round} bulk/${round + 10}; mkdir r${round}; echo ${round} >r${round}/file`,
+      dir,
+    )
+    await replica.startAgain()
+    await reconnected()
+    const load = { dir: join(dir, `k${round}`), ack: join(sandbox.root, `k${round}`), seed }
+    mkdirSync(load.dir)
+    const running = new Load({ ...load, threads: 1, seconds: 2 })
+    await primary.holdfast('resync', 'data', '--no-wait')
+    await sleep(chance.between(0, 1500))
+    if (chance.pick([true, false])) {
+      await replica.stopServing('SIGKILL')
+      await sleep(chance.between(0, 500))
+      await replica.startAgain()
+      await running.end()
+    } else {
+      await kill(daemonPid())
+      await running.end()
+      await primary.holdfast('mount', 'data')
+    }
+    await reconnected()
+    await until(async () => (await status()).copy !== 'Inconsistent', 'the resync to end')
+    const differs = await differences()
+    if (differs !== '') return void t.fail(`round ${round}: ${differs}`)
+    t.same((await verify()).list, [], `round ${round}: equal`)
+  }
 })
 
 await t.test('resync: by itself, when the journal does not reach back', async (t) => {

@@ -1,14 +1,17 @@
 //! Replay, and checksums.
 
-use super::error::{fail, JsError};
+use super::error::{fail, system, JsError};
 use crate::replay::{
     Difference, Position, ReplayError, ReplayOptions, Replayer, Start, BASELINE_AWAITED,
 };
 use crate::scan::KIND_BASELINE;
+use crate::transport::mount::{clone_tree, detach, guard};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -23,6 +26,7 @@ pub struct JsReplayOptions {
     pub target: Buffer,
     pub uuid: Buffer,
     pub state: String,
+    pub beneath: Option<Buffer>,
     pub start: Option<JsReplayStart>,
     pub restart: Option<bool>,
 }
@@ -107,8 +111,20 @@ fn get(handle: u32) -> Result<Open, JsError> {
 pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
     let uuid = options.uuid.as_ref().try_into();
     let uuid = uuid.map_err(|_| fail("EINVAL", "uuid must be 16 bytes"))?;
-    let target = PathBuf::from(std::ffi::OsString::from_vec(options.target.to_vec()));
-    let state_dir = PathBuf::from(options.state);
+    let mut target = path_of(&options.target);
+    let mut state_dir = PathBuf::from(options.state);
+    let tree = match options.beneath {
+        None => None,
+        Some(directory) => {
+            let directory = CString::new(directory.to_vec())
+                .map_err(|_| fail("EINVAL", "beneath has a zero byte"))?;
+            let (tree, _) = clone_tree(&directory)
+                .map_err(|e| system("opening the directory of the replica", e))?;
+            let base = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
+            (target, state_dir) = (base.join(target), base.join(state_dir));
+            Some(tree)
+        }
+    };
     let restart = options.restart == Some(true);
     let start = match options.start {
         None => Start::default(),
@@ -120,10 +136,30 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
     };
     let options = ReplayOptions { target, uuid, state_dir, start, restart };
     let replayer = Replayer::open(options).map_err(refused)?;
+    // The paths are resolved; the tree lives on with what was opened in it.
+    drop(tree);
     let mut replays = REPLAYS.lock();
     let handle = replays.keys().max().map_or(1, |n| n + 1);
     replays.insert(handle, Arc::new(Mutex::new(Some(replayer))));
     Ok(handle)
+}
+
+fn path_of(bytes: &Buffer) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()))
+}
+
+/// Keeps others from changing a replica's tree by its path.
+#[napi]
+pub fn guard_tree(path: Buffer) -> Result<(), JsError> {
+    let path = CString::new(path.to_vec()).map_err(|_| fail("EINVAL", "path has a zero byte"))?;
+    guard(&path).map_err(|e| system("guarding the tree", e))
+}
+
+/// Ends that.
+#[napi]
+pub fn unguard_tree(path: Buffer) -> Result<(), JsError> {
+    let path = CString::new(path.to_vec()).map_err(|_| fail("EINVAL", "path has a zero byte"))?;
+    detach(&path, true).map_err(|e| system("ending the guard of the tree", e))
 }
 
 #[napi]

@@ -72,6 +72,43 @@ pub fn detach(mountpoint: &CString, lazy: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Mounts a directory over itself, read-only: whoever goes by its path cannot change it.
+pub fn guard(path: &CString) -> io::Result<()> {
+    let bind = |flags: libc::c_ulong| {
+        let none = std::ptr::null();
+        // SAFETY: valid C strings, or none.
+        match unsafe { libc::mount(path.as_ptr(), path.as_ptr(), none, flags, none.cast()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    bind(libc::MS_BIND)?;
+    bind(libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | inherited_flags(path)).inspect_err(
+        |_| {
+            let _ = detach(path, true);
+        },
+    )
+}
+
+/// Flags that a remount must repeat, not to take them away.
+fn inherited_flags(path: &CString) -> libc::c_ulong {
+    // SAFETY: all zero is a valid buffer; a valid C string.
+    let st = unsafe {
+        let mut st: libc::statvfs = std::mem::zeroed();
+        libc::statvfs(path.as_ptr(), &mut st);
+        st
+    };
+    let pairs = [
+        (libc::ST_NOSUID, libc::MS_NOSUID),
+        (libc::ST_NODEV, libc::MS_NODEV),
+        (libc::ST_NOEXEC, libc::MS_NOEXEC),
+        (libc::ST_NOATIME, libc::MS_NOATIME),
+        (libc::ST_NODIRATIME, libc::MS_NODIRATIME),
+        (libc::ST_RELATIME, libc::MS_RELATIME),
+    ];
+    pairs.into_iter().filter(|(st_flag, _)| st.f_flag & st_flag != 0).fold(0, |f, (_, ms)| f | ms)
+}
+
 /// Read-ahead and write limits of the mount's backing device info; failures cost speed only.
 pub fn tune(dev_major: u32, dev_minor: u32) {
     let base = format!("/sys/class/bdi/{dev_major}:{dev_minor}");

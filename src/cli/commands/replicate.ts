@@ -14,6 +14,7 @@ interface ReplicateFlags {
   onLoss: ReplicaOptions['onLoss']
   lossAfter?: number
   hold?: number
+  scrubEvery?: number
   json?: boolean
 }
 
@@ -57,6 +58,11 @@ export function addReplicateCommands(program: Command): void {
       'journal kept for a replica that is away (default: 128G)',
       sizeArgument,
     )
+    .option(
+      '--scrub-every <time>',
+      'compare everything with it so often; 0s: never (default: 7d)',
+      durationArgument,
+    )
     .option('--json', 'as JSON')
     .addHelpText(
       'after',
@@ -70,13 +76,14 @@ Examples:
       const { config } = findVolume(which)
       const client = new ControlClient(config.name)
       const { to, stop, ack, onLoss, lossAfter: lossMs, hold: holdBytes } = flags
+      const { scrubEvery: scrubMs } = flags
       if ((to === undefined) === (stop === undefined)) {
         throw usageError('give either --to PEER or --stop PEER', 'See: holdfast replicate --help')
       }
       const replicas =
         to === undefined
           ? await client.stopReplicating(stop ?? '')
-          : await client.replicate({ peer: to, ack, onLoss, lossMs, holdBytes })
+          : await client.replicate({ peer: to, ack, onLoss, lossMs, holdBytes, scrubMs })
       if (flags.json === true) return printJson(replicas)
       if (to === undefined)
         return print(`${out.bold(config.name)} is not shipped to ${stop} any more`)
