@@ -132,6 +132,8 @@ export interface ReplayOptions {
   start?: ReplayStart
   /** A state that exists starts there as well; it keeps what it knows of objects, and codes. */
   restart?: boolean
+  /** Comparisons and codes are looked at; `replayNeeds` has to be served then. */
+  compare?: boolean
 }
 
 /** Where a new replay starts when the target is not a copy of the base. */

@@ -30,6 +30,8 @@ let saidAt = 0
 let toldDifferences = 0
 let toldVerified = -1n
 let doubt = false
+/** The log was found to be what the tree has come from. */
+let proven = false
 let computing: NodeJS.Timeout | undefined
 
 function post(reply: ApplyReply): void {
@@ -76,7 +78,7 @@ function open(start?: ReplayStart): void {
   const target = Buffer.from(basename(tree))
   const place = { beneath: Buffer.from(dirname(tree)), target, state: basename(state) }
   const from = start === undefined ? {} : { start, restart: true }
-  replay = native.openReplay({ ...place, uuid, ...from })
+  replay = native.openReplay({ ...place, uuid, compare: true, ...from })
   toldDifferences = 0
   stand(native.replayPosition(replay))
   doubt ||= native.replayDoubt(replay)
@@ -87,8 +89,10 @@ function prove(): void {
   log ??= Journal.open({ path: logPath, readOnly: true })
   log.refresh()
   const frame = applied === 0n ? undefined : log.frameAt(applied)
-  if (frame === undefined || frame.lastSeq !== applied || at === undefined) return
-  if (Buffer.compare(frame.chain, at.appliedChain) === 0) return
+  const chain = at?.appliedChain
+  const comparable = chain !== undefined && frame?.lastSeq === applied
+  proven = !comparable || Buffer.compare(frame.chain, chain) === 0
+  if (proven) return
   throw new HoldfastError('REPLAY_FORK', `the tree is at another seq ${applied} than the log`, {
     op: 'replica.open',
     hint: 'The primary brings it back by codes when it connects.',
@@ -113,6 +117,7 @@ function startOver({ seq, chain }: LogPlace): void {
     open(start)
   }
   horizon = seq
+  proven = true
   post({ kind: 'reset' })
   say()
 }
@@ -145,6 +150,7 @@ function handle(request: ApplyRequest): boolean {
 function apply(): void {
   while (applied < horizon) {
     if (replay === undefined) open()
+    if (!proven) prove()
     const before = applied
     if (!applyOnce() || applied === before) return
   }
@@ -191,9 +197,8 @@ port.on('message', (request: ApplyRequest) => {
   }
 })
 try {
-  // Proves where it stands before anything is applied.
+  // Says where it stands before anything is applied.
   open()
-  prove()
   say()
 } catch (error) {
   post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })

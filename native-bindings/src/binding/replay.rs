@@ -29,6 +29,7 @@ pub struct JsReplayOptions {
     pub beneath: Option<Buffer>,
     pub start: Option<JsReplayStart>,
     pub restart: Option<bool>,
+    pub compare: Option<bool>,
 }
 
 #[napi(object)]
@@ -126,6 +127,7 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
         }
     };
     let restart = options.restart == Some(true);
+    let compare = options.compare == Some(true);
     let start = match options.start {
         None => Start::default(),
         Some(s) => Start {
@@ -134,7 +136,7 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
             scans: if s.baseline { BASELINE_AWAITED } else { 0 },
         },
     };
-    let options = ReplayOptions { target, uuid, state_dir, start, restart };
+    let options = ReplayOptions { target, uuid, state_dir, start, restart, compare };
     let replayer = Replayer::open(options).map_err(refused)?;
     // The paths are resolved; the tree lives on with what was opened in it.
     drop(tree);

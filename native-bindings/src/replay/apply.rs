@@ -211,6 +211,7 @@ impl Engine {
             Fields::Setxflags { fsxattr } => self.apply_setxflags(r, fsxattr),
             Fields::Gone => self.apply_gone(r),
             Fields::Marker { .. } => Ok(()),
+            _ if !self.compares && (is_comparison(r) || r.view.op() == Op::Codes) => Ok(()),
             Fields::Image { .. } if is_comparison(r) => self.compare_image(r),
             Fields::ImageHole { offset, len } if is_comparison(r) => {
                 self.compare_hole(r, offset, len)

@@ -359,7 +359,9 @@ impl Engine {
 
     pub(super) fn apply_scan_begin(&mut self, kind: u8) -> Done {
         if kind == KIND_VERIFY {
-            self.begin_comparison();
+            if self.compares {
+                self.begin_comparison();
+            }
             return Ok(());
         }
         let header = &self.state.header;

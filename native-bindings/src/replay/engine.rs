@@ -57,6 +57,8 @@ pub(super) struct Engine {
     pub comparison: Comparison,
     /// Codes of what the target's files hold; `None` where they cannot be kept.
     pub codes: Option<CodeStore>,
+    /// Comparisons and codes are looked at.
+    pub compares: bool,
     /// The next record may have had its effect already.
     pub in_doubt: bool,
     /// The record being applied.
@@ -71,12 +73,12 @@ pub(super) struct Engine {
 
 impl Engine {
     pub fn open(options: &ReplayOptions) -> Result<Self, ReplayError> {
-        let ReplayOptions { target, uuid, state_dir, start, restart } = options;
+        let ReplayOptions { target, uuid, state_dir, start, restart, compare } = options;
         let uuid = *uuid;
         let root = state::open_dir(target).map_err(state::open_error)?;
         let identity = Identity::of_this_thread().map_err(state::open_error)?;
         let (state, memory) = State::open(state_dir, &root, uuid, start, *restart)?;
-        let codes = open_codes(state_dir, uuid, &root);
+        let codes = compare.then(|| open_codes(state_dir, uuid, &root)).flatten();
         let in_doubt = !state.was_closed;
         let mut engine = Self {
             uuid,
@@ -91,6 +93,7 @@ impl Engine {
             needs: memory.needs,
             comparison: Comparison::default(),
             codes,
+            compares: *compare,
             in_doubt,
             seq: 0,
             unsealed_count: 0,

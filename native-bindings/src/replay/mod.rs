@@ -59,12 +59,14 @@ pub struct ReplayOptions {
     pub start: Start,
     /// An existing state starts there, too: it keeps only what it knows of the objects, and codes.
     pub restart: bool,
+    /// Somebody brings what comparisons and codes find to differ; else they are passed over.
+    pub compare: bool,
 }
 
 impl ReplayOptions {
     /// Onto a copy of the base, from the beginning.
     pub fn from_base(target: PathBuf, uuid: [u8; 16], state_dir: PathBuf) -> Self {
-        Self { target, uuid, state_dir, start: Start::default(), restart: false }
+        Self { target, uuid, state_dir, start: Start::default(), restart: false, compare: true }
     }
 }
 
