@@ -1,6 +1,7 @@
 /** Values on the command line: parsed once, refused with what would be right. */
 import { InvalidArgumentError } from 'commander'
-import { parseBytes, parseDuration } from '../lib/format.js'
+import { formatBytes, parseBytes, parseDuration } from '../lib/format.js'
+import { RATE_BYTES_MIN } from '../lib/limits.js'
 
 export function sizeArgument(text: string): number {
   const bytes = parseBytes(text)
@@ -11,6 +12,32 @@ export function sizeArgument(text: string): number {
 /** A size, or `none` for no limit (null). */
 export function sizeOrNone(text: string): number | null {
   return text === 'none' ? null : sizeArgument(text)
+}
+
+/** Bytes per second, or `none` (null). */
+export function rateArgument(text: string): number | null {
+  const bytes = sizeOrNone(text.replace(/\/s$/, ''))
+  if (bytes === null || bytes >= RATE_BYTES_MIN) return bytes
+  throw new InvalidArgumentError(
+    `Give at least ${formatBytes(RATE_BYTES_MIN)} per second, or none.`,
+  )
+}
+
+/** What a replica may lag behind, by size or by time; null where there is no limit. */
+export interface LagArgument {
+  maxLagBytes: number | null
+  maxLagMs: number | null
+}
+
+/** A size (`64M`), a duration (`5s`, `10m`), or `none`. Minutes are a small m. */
+export function lagArgument(text: string): LagArgument {
+  const none = { maxLagBytes: null, maxLagMs: null }
+  if (text === 'none') return none
+  const maxLagMs = /[a-z]$/.test(text) ? parseDuration(text) : undefined
+  if (maxLagMs !== undefined && maxLagMs > 0) return { ...none, maxLagMs }
+  const maxLagBytes = parseBytes(text)
+  if (maxLagBytes !== undefined && maxLagBytes > 0) return { ...none, maxLagBytes }
+  throw new InvalidArgumentError('Give a size such as 64M, a duration such as 5s, or none.')
 }
 
 /** Milliseconds. */

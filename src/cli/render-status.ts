@@ -1,8 +1,8 @@
 /** The status of a volume for people. */
-import type { ReplicaStatus } from '../daemon/replicas.js'
 import type { Status } from '../daemon/status.js'
 import { formatBytes, formatCount, formatDuration } from '../lib/format.js'
 import { out, table } from './output.js'
+import { acknowledgeText, isSynchronous, replicaText } from './render-replicas.js'
 
 export function statusText(status: Status): string {
   const { captured, journaled, lag, rates, ring, journal, recapture, outOfBand } = status
@@ -44,37 +44,15 @@ export function statusText(status: Status): string {
     ])
   }
   for (const replica of status.replicas) rows.push(['replica', replicaText(replica)])
+  if (status.replicas.some(isSynchronous)) {
+    rows.push(['replies wait', acknowledgeText(status.acknowledge)])
+  }
   if (status.held) rows.push(['hold', out.yellow('I/O is on hold')])
   if (status.panics > 0)
     rows.push(['panics', out.red(`${status.panics} in the data plane: a defect`)])
   rows.push(['daemon', `pid ${status.pid}, holdfast ${status.version}, since ${status.since}`])
   rows.push(['state dir', status.stateDirectory])
   return table(rows.map(([name = '', value = '']) => [out.dim(name), value]))
-}
-
-function replicaText(replica: ReplicaStatus): string {
-  const { peer, ack, connection, copy, logged, applied, lag, problem } = replica
-  const connected = connection === 'connected' ? out.green(connection) : out.yellow(connection)
-  const lost = ack !== 'async' && !replica.waitedFor ? out.red(' (fsync does not wait)') : ''
-  const parts = [
-    `${out.bold(peer)} ${connected}, ${ack}${lost}, ${copyText(copy)}`,
-    `logged seq ${formatCount(logged)} (${formatCount(lag.logged)} behind)`,
-    `applied seq ${formatCount(applied)} (${formatCount(lag.applied)} behind, ${lag.seconds.toFixed(1)} s)`,
-    ...(replica.needs > 0
-      ? [out.red(`${formatCount(replica.needs)} objects differ`)]
-      : replica.proven === null
-        ? []
-        : [`proven equal ${replica.proven.at}`]),
-    ...(replica.held ? [] : [out.red('cut loose: it starts anew')]),
-    ...(problem === null ? [] : [out.red(problem.message)]),
-  ]
-  return parts.join('; ')
-}
-
-/** A copy state, coloured by how much it is worth. */
-export function copyText(copy: ReplicaStatus['copy']): string {
-  if (copy === 'UpToDate') return out.green(copy)
-  return copy === 'Consistent' ? out.yellow(copy) : out.red(copy)
 }
 
 function stateText({ state }: Status): string {

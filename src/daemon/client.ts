@@ -2,10 +2,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HoldfastError } from '../lib/errors.js'
 import { CONTROL_TIMEOUT_MS, STOP_TIMEOUT_MS } from '../lib/limits.js'
+import type { Acknowledge } from '../replication/ack-options.js'
 import { type CallOptions, callControl } from './call.js'
 import { runningDaemon } from './lock.js'
 import { socketPath } from './places.js'
-import type { ReplicaRequest, ReplicaStatus } from './replicas.js'
+import type { ReplicaRequest } from './replica-options.js'
+import type { AcknowledgeStatus, ReplicaStatus } from './replica-status.js'
 import type { Status } from './status.js'
 import type { VerifyProgress } from './verification.js'
 
@@ -100,6 +102,11 @@ export class ControlClient {
   /** Ships the volume to a peer, or changes how. */
   replicate(request: ReplicaRequest, options?: CallOptions): Promise<ReplicaStatus[]> {
     return this.#call('POST', '/v1/replicas', request, options)
+  }
+
+  /** Changes when replies are held until replicas have it; answers with what holds now. */
+  setAcknowledge(change: Partial<Acknowledge>, options?: CallOptions): Promise<AcknowledgeStatus> {
+    return this.#call('PUT', '/v1/acknowledge', change, options)
   }
 
   stopReplicating(peer: string, options?: CallOptions): Promise<ReplicaStatus[]> {

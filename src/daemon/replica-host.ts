@@ -28,6 +28,8 @@ export interface HostedReplica {
   baseline: boolean
   problem: { code: string; message: string } | null
   tree: string
+  /** How late it is applied on purpose. */
+  applyDelayMs: number
 }
 
 export interface HostStatus {
@@ -78,6 +80,7 @@ export async function serveReplicas(options: {
         baseline: state.baseline,
         problem: state.failure && { code: state.failure.code, message: state.failure.message },
         tree: place.tree,
+        applyDelayMs: config.applyDelayMs,
       }
     }),
   })

@@ -2,24 +2,29 @@
  * The replicas of a volume that this daemon ships to: their configuration (`replicas.json` in the
  * state directory), a shipper each, who may hold an fsync, and what the journal keeps for them.
  */
-import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
-import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
-import { writeFileDurably } from '../lib/files.js'
-import {
-  REPLICA_HOLD_BYTES_MAX,
-  SCRUB_BYTES_PER_S,
-  SCRUB_INTERVAL_MS,
-  SYNC_LOSS_MS,
-} from '../lib/limits.js'
+import { formatDuration } from '../lib/format.js'
+import { ACK_CLASSES_MAX, LAG_LOOK_MS, SCRUB_BYTES_PER_S } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
+import type { AckReport } from '../lib/native.js'
+import type { Acknowledge } from '../replication/ack-options.js'
 import { hostIdentity } from '../replication/identity.js'
+import { LagMeter } from '../replication/lag.js'
 import { Peers } from '../replication/peers.js'
 import { type ShippedVolume, Shipper, type ShipperState } from '../replication/shipper.js'
 import { connectTls } from '../replication/tls.js'
+import { type AckPort, Acks, countClasses } from './acks.js'
+import { LagLimit } from './lag-limit.js'
 import { hostDirectory } from './places.js'
+import {
+  changed,
+  type ReplicaRequest,
+  readReplicas,
+  type StoredReplica,
+  writeReplicas,
+} from './replica-options.js'
+import { type AcknowledgeStatus, type ReplicaStatus, statusOf } from './replica-status.js'
 import {
   Verification,
   type VerifiedVolume,
@@ -27,65 +32,15 @@ import {
   type VerifyProgress,
 } from './verification.js'
 
-const FILE = 'replicas.json'
-
-export const ReplicaSchema = z.strictObject({
-  peer: z.string().min(1),
-  /** When an fsync returns: at once, when the replica has logged it, or when it has applied it. */
-  ack: z.enum(['async', 'sync-log', 'sync-apply']).default('async'),
-  /** What a synchronous replica that is lost does to fsync, after `lossMs`. */
-  onLoss: z.enum(['continue', 'refuse']).default('continue'),
-  lossMs: z.int().min(0).default(SYNC_LOSS_MS),
-  holdBytes: z.int().min(0).default(REPLICA_HOLD_BYTES_MAX),
-  /** How often everything is compared with it; 0: never. */
-  scrubMs: z.int().min(0).default(SCRUB_INTERVAL_MS),
-})
-const FileSchema = z.strictObject({ version: z.literal(1), replicas: z.array(ReplicaSchema) })
-
-export type ReplicaOptions = z.infer<typeof ReplicaSchema>
-export type ReplicaRequest = z.input<typeof ReplicaSchema>
-
-/** What `status` says of one replica. Sizes in bytes. */
-export interface ReplicaStatus {
-  peer: string
-  ack: ReplicaOptions['ack']
-  connection: ShipperState['connection']
-  copy: 'UpToDate' | 'Consistent' | 'Inconsistent'
-  sent: number
-  logged: number
-  applied: number
-  /** Records captured and not yet logged, and not yet applied, there. */
-  lag: { logged: number; applied: number; seconds: number }
-  /** A synchronous replica: fsync waits for it now. */
-  waitedFor: boolean
-  bytesSent: number
-  connections: number
-  /** Baselines begun since the daemon started. */
-  resyncs: number
-  problem: { code: string; message: string } | null
-  /** Objects of which its tree lacks something. */
-  needs: number
-  /** When it was compared last (ISO), and how many differences there were; null: never. */
-  verified: { at: string; seq: number; differences: number } | null
-  /** When it was last proven equal. */
-  proven: { at: string; seq: number } | null
-  /** The journal keeps for it what it lacks; false: it was down too long, and starts anew. */
-  held: boolean
-}
-
-/** What fsync does about synchronous replicas; the data plane's words. */
-export const SyncMode = { off: 0, wait: 1, refuse: 2 } as const
-
 export interface ReplicasOptions {
   stateDirectory: string
   volume: ShippedVolume & VerifiedVolume
-  capturedSeq(): bigint
-  journalBytes(): number
+  /** The kernel collects writes: nobody can hold their replies. */
+  writeback: boolean
+  journal(): { bytes: number; records: number }
   /** Frames after this seq are kept; undefined: replicas ask for nothing. */
   keepAfter(seq: bigint | undefined): void
-  /** Everything up to `seq` is where the synchronous replicas have to have it. */
-  acknowledged(seq: bigint): void
-  setSync(mode: number): void
+  acks: AckPort & { report(): AckReport; slow(on: boolean): void }
   /** Whether frames are shipped: they are committed without delay then. */
   ship(on: boolean): void
   /** Some replica may hold other bytes than the volume. */
@@ -96,23 +51,21 @@ export interface ReplicasOptions {
 }
 
 interface Target {
-  options: ReplicaOptions
+  options: StoredReplica
   shipper: Shipper
   state: ShipperState
-  /** Has been where a synchronous replica must be since its last loss. */
-  armed: boolean
-  /** Since when it is not there, or stands still although it is behind. */
-  lostAt: number | null
-  position: bigint
   held: boolean
-  caughtUpAt: number
 }
 
 export class Replicas {
   readonly #options: ReplicasOptions
   readonly #targets = new Map<string, Target>()
+  readonly #acks: Acks
+  readonly #meter: LagMeter
+  readonly #lagLimit: LagLimit
+  #acknowledge: Acknowledge
   #watchers = new Set<() => void>()
-  #mode: number = SyncMode.off
+  #lagTimer: NodeJS.Timeout | undefined
   #shipping = false
   #keepAfter: bigint | undefined
   /** captured as it was at the last ticks: who has that is as good as there. */
@@ -123,48 +76,64 @@ export class Replicas {
   /** When a comparison was begun last by the clock, for each replica. */
   readonly #scrubbedAt = new Map<string, number>()
 
+  /** Before the volume is mounted: the kernel then hears at once whether closes are asked about. */
   constructor(options: ReplicasOptions) {
     this.#options = options
-    this.#verification = new Verification(options.volume, options.log)
+    const { acks: port, log, journal } = options
+    this.#verification = new Verification(options.volume, log)
+    this.#meter = new LagMeter((records) => {
+      const { bytes, records: all } = journal()
+      return all === 0 ? 0 : (Number(records) * bytes) / all
+    })
+    this.#acks = new Acks({ port, onArmed: (peer) => this.#armed(peer), log })
+    this.#lagLimit = new LagLimit({ meter: this.#meter, slow: (on) => port.slow(on), log })
+    const { acknowledge } = readReplicas(options.stateDirectory)
+    this.#acknowledge = acknowledge
+    this.#acks.configure(new Map(), acknowledge)
   }
 
   async start(): Promise<void> {
-    for (const options of this.#read()) await this.#begin(options)
+    const { replicas } = readReplicas(this.#options.stateDirectory)
+    for (const options of replicas) await this.#begin(options)
+    this.#configure({ restored: true })
     this.#settle()
   }
 
-  get status(): ReplicaStatus[] {
-    const captured = this.#options.capturedSeq()
-    return [...this.#targets.values()].map(({ options, state, armed, held, caughtUpAt }) => {
-      const { sent, logged, applied, baseline, problem } = state
-      const upToDate = applied >= captured && state.connection === 'connected'
-      const { needs, verdict } = state
-      const failed = problem?.code.startsWith('REPLAY_') === true || needs > 0
-      const dated = <T extends { at: number }>(fact: T | null) =>
-        fact && { ...fact, at: new Date(fact.at).toISOString() }
-      return {
-        peer: options.peer,
-        ack: options.ack,
-        connection: state.connection,
-        copy: baseline || failed ? 'Inconsistent' : upToDate ? 'UpToDate' : 'Consistent',
-        sent: Number(sent),
-        logged: Number(logged),
-        applied: Number(applied),
-        lag: {
-          logged: Number(captured - logged),
-          applied: Number(captured - applied),
-          seconds: applied >= captured ? 0 : (Date.now() - caughtUpAt) / 1000,
+  get acknowledge(): AcknowledgeStatus {
+    const { closeRefused } = this.#options.acks.report()
+    const { at } = this.#acknowledge
+    return { ...this.#acknowledge, closeAtNextMount: at.includes('close') && closeRefused }
+  }
+
+  /** Changes when replies are held. USAGE. */
+  setAcknowledge(change: Partial<Acknowledge>): void {
+    const wanted = { ...this.#acknowledge, ...change }
+    if (wanted.at.includes('every-op') && this.#options.writeback) {
+      throw new HoldfastError(
+        'USAGE',
+        'a volume with --writeback cannot acknowledge every operation',
+        {
+          op: 'replicate',
+          hint: 'The kernel collects its writes. Mount it without --writeback, or take --ack-at durability.',
         },
-        waitedFor: options.ack !== 'async' && armed,
-        bytesSent: state.bytesSent,
-        connections: state.connections,
-        resyncs: state.resyncs,
-        problem,
-        needs,
-        verified: dated(verdict.verified),
-        proven: dated(verdict.proven),
-        held,
-      }
+      )
+    }
+    this.#acknowledge = wanted
+    this.#configure()
+    this.#write()
+  }
+
+  get status(): ReplicaStatus[] {
+    const captured = this.#sample()
+    return [...this.#targets.values()].map((target) => {
+      const { peer } = target.options
+      return statusOf({
+        ...target,
+        captured,
+        meter: this.#meter,
+        waitedFor: this.#acks.waitsFor(peer),
+        slowing: this.#lagLimit.slowedBy(peer),
+      })
     })
   }
 
@@ -189,25 +158,35 @@ export class Replicas {
     for (const [, { shipper }] of chosen) shipper.resync()
   }
 
-  /** Adds a replica, or changes how it is acknowledged. PEER_NOT_FOUND, USAGE. */
+  /** Adds a replica, or changes what is named of its options. PEER_NOT_FOUND, USAGE. */
   async add(request: ReplicaRequest): Promise<void> {
-    const options = ReplicaSchema.parse(request)
-    await this.remove(options.peer, { quietly: true })
-    await this.#begin(options)
+    const target = this.#targets.get(request.peer)
+    const options = changed(target?.options, request)
+    const all = new Map([...this.#optionsOfAll(), [options.peer, options]])
+    if (countClasses(all) > ACK_CLASSES_MAX) {
+      const message = `the paths of all replicas make more than ${ACK_CLASSES_MAX} kinds`
+      throw new HoldfastError('USAGE', message, { op: 'replicate', hint: 'Name fewer paths.' })
+    }
+    if (target === undefined) await this.#begin(options)
+    else {
+      target.options = options
+      target.shipper.configure(options)
+    }
+    this.#configure()
     this.#write()
     this.#settle()
   }
 
   /** NOT_REPLICATED. */
-  async remove(peer: string, { quietly = false } = {}): Promise<void> {
+  async remove(peer: string): Promise<void> {
     const target = this.#targets.get(peer)
     if (target === undefined) {
-      if (quietly) return
       throw new HoldfastError('NOT_REPLICATED', `the volume is not replicated to ${peer}`, {
         op: 'replicate.stop',
       })
     }
     this.#targets.delete(peer)
+    this.#configure()
     await target.shipper.close()
     this.#write()
     this.#settle()
@@ -215,14 +194,16 @@ export class Replicas {
 
   /** The journal ends at `seq` now. */
   advanced(seq: bigint): void {
+    this.#sample()
     for (const { shipper } of this.#targets.values()) shipper.advanced(seq)
   }
 
   /** Call about once a second: losses, and what the journal keeps. */
   tick(): void {
     this.#capturedBefore = this.#capturedLast
-    this.#capturedLast = this.#options.capturedSeq()
+    this.#capturedLast = this.#sample()
     this.#settle()
+    this.#acks.tick((at) => this.#meter.capturedAt(at))
     this.#scrub()
   }
 
@@ -233,7 +214,7 @@ export class Replicas {
 
   /** Gives connected replicas a moment for what was captured last. */
   async finish(waitMs: number): Promise<void> {
-    const seq = this.#options.capturedSeq()
+    const seq = this.#sample()
     const end = Date.now() + waitMs
     const late = () =>
       [...this.#targets.values()].some(
@@ -269,6 +250,7 @@ export class Replicas {
         const message = `${behind().join(', ')} has not ${options.for} seq ${seq} after ${waitMs} ms`
         throw new HoldfastError('TIMEOUT', message, {
           op: 'replica.wait',
+          hint: options.for === 'applied' ? delayHint(targets) : undefined,
           details: { replicas: this.status },
         })
       }
@@ -278,9 +260,11 @@ export class Replicas {
 
   /** Idempotent. */
   async close(): Promise<void> {
+    clearInterval(this.#lagTimer)
     const targets = [...this.#targets.values()]
     this.#targets.clear()
-    this.#options.setSync(SyncMode.off)
+    this.#acks.configure(new Map(), this.#acknowledge)
+    this.#lagLimit.look(new Map())
     await this.#verification.close()
     await Promise.all(targets.map(({ shipper }) => shipper.close()))
   }
@@ -297,7 +281,7 @@ export class Replicas {
     })
   }
 
-  async #begin(options: ReplicaOptions): Promise<void> {
+  async #begin(options: StoredReplica): Promise<void> {
     const { volume, log } = this.#options
     const peers = new Peers(hostDirectory())
     const identity = await hostIdentity(hostDirectory())
@@ -309,6 +293,7 @@ export class Replicas {
       volume,
       peer: options.peer,
       log,
+      settings: options,
       connect: async () => {
         // Looked up each time: its address may have changed, or it may be no peer any more.
         const { address, fingerprint, name } = peers.get(options.peer)
@@ -324,11 +309,7 @@ export class Replicas {
       options,
       shipper,
       state: shipper.state,
-      armed: false,
-      lostAt: null,
-      position: 0n,
       held: true,
-      caughtUpAt: Date.now(),
     })
   }
 
@@ -336,9 +317,48 @@ export class Replicas {
     const target = this.#targets.get(peer)
     if (target === undefined) return
     target.state = state
-    if (state.applied >= this.#options.capturedSeq()) target.caughtUpAt = Date.now()
-    if (target.options.ack !== 'async') this.#settleSync()
+    this.#acks.news(peer, state, this.#sample(), this.#capturedBefore)
     for (const watcher of [...this.#watchers]) watcher()
+  }
+
+  /** It was waited for at least once: from now on its loss is one. */
+  #armed(peer: string): void {
+    const target = this.#targets.get(peer)
+    if (target === undefined || target.options.established) return
+    target.options.established = true
+    this.#write()
+  }
+
+  #optionsOfAll(): Map<string, StoredReplica> {
+    return new Map([...this.#targets].map(([peer, { options }]) => [peer, options]))
+  }
+
+  #configure(how?: { restored: boolean }): void {
+    this.#acks.configure(this.#optionsOfAll(), this.#acknowledge, how)
+    clearInterval(this.#lagTimer)
+    this.#lookAtLag()
+    if (this.#limited().size > 0) {
+      this.#lagTimer = setInterval(() => this.#lookAtLag(), LAG_LOOK_MS)
+    }
+  }
+
+  #limited(): Map<string, { limits: StoredReplica; state: ShipperState }> {
+    const all = [...this.#targets].filter(
+      ([, { options }]) => options.maxLagBytes !== null || options.maxLagMs !== null,
+    )
+    return new Map(all.map(([peer, { options, state }]) => [peer, { limits: options, state }]))
+  }
+
+  #lookAtLag(): void {
+    this.#sample()
+    this.#lagLimit.look(this.#limited())
+  }
+
+  /** Last captured seq, noted for the lag. */
+  #sample(): bigint {
+    const { capturedSeq, capturedBytes } = this.#options.acks.report()
+    this.#meter.sample(capturedSeq, capturedBytes, Date.now())
+    return capturedSeq
   }
 
   #settle(): void {
@@ -348,53 +368,11 @@ export class Replicas {
     const differing = [...this.#targets.values()].some(({ state }) => !isWhole(state))
     if (differing !== this.#differing) this.#options.setDiffering(differing)
     this.#differing = differing
-    this.#settleSync()
-    this.#settleHold()
-  }
-
-  /** Who is waited for, up to where all of them are, and what happens to fsync meanwhile. */
-  #settleSync(): void {
-    const sync = [...this.#targets.values()].filter(({ options }) => options.ack !== 'async')
-    let mode: number = SyncMode.off
-    let acknowledged: bigint | undefined
-    for (const target of sync) {
-      const at = position(target)
-      const there = target.state.connection === 'connected' && !target.state.baseline
-      if (there) {
-        const behind = at < this.#options.capturedSeq()
-        if (!behind || at > target.position) target.lostAt = null
-        else if (target.armed) this.#lost(target)
-        target.position = at
-        // Armed once it has caught up: nobody waits for the past.
-        if (!target.armed && (!behind || at >= this.#capturedBefore)) {
-          target.armed = true
-          target.lostAt = null
-          this.#options.log.info({ peer: target.options.peer }, 'fsync waits for the replica')
-        }
-      } else if (target.armed) this.#lost(target)
-      if (target.armed) {
-        if (mode === SyncMode.off) mode = SyncMode.wait
-        acknowledged = acknowledged === undefined || at < acknowledged ? at : acknowledged
-      }
-      if (!target.armed && target.options.onLoss === 'refuse') mode = SyncMode.refuse
+    const captured = this.#sample()
+    for (const [peer, { state }] of this.#targets) {
+      this.#acks.news(peer, state, captured, this.#capturedBefore)
     }
-    if (acknowledged !== undefined) this.#options.acknowledged(acknowledged)
-    if (mode === this.#mode) return
-    this.#mode = mode
-    this.#options.setSync(mode)
-  }
-
-  #lost(target: Target): void {
-    target.lostAt ??= Date.now()
-    if (Date.now() - target.lostAt < target.options.lossMs) return
-    target.armed = false
-    const { peer, onLoss } = target.options
-    this.#options.log.error(
-      { peer, onLoss, problem: target.state.problem },
-      onLoss === 'refuse'
-        ? 'a replica is lost: fsync fails'
-        : 'a replica is lost: asynchronous now',
-    )
+    this.#settleHold()
   }
 
   /** Compares with replicas that were not proven equal for too long, or that are in doubt. */
@@ -419,7 +397,7 @@ export class Replicas {
 
   /** What a replica lacks is kept for it, up to a limit. */
   #settleHold(): void {
-    const bytes = this.#options.journalBytes()
+    const { bytes } = this.#options.journal()
     let keepAfter: bigint | undefined
     for (const target of this.#targets.values()) {
       const behind = target.state.logged
@@ -431,28 +409,21 @@ export class Replicas {
     this.#options.keepAfter(keepAfter)
   }
 
-  get #path(): string {
-    return join(this.#options.stateDirectory, FILE)
-  }
-
-  #read(): ReplicaOptions[] {
-    if (!existsSync(this.#path)) return []
-    const parsed = FileSchema.safeParse(JSON.parse(readFileSync(this.#path, 'utf8')))
-    if (parsed.success) return parsed.data.replicas
-    throw new HoldfastError('UNKNOWN_FORMAT', `${this.#path} is not what this holdfast writes`, {
-      op: 'replicas.read',
-      hint: 'Correct it, or remove it and replicate again.',
-    })
-  }
-
   #write(): void {
     const replicas = [...this.#targets.values()].map(({ options }) => options)
-    writeFileDurably(this.#path, `${JSON.stringify({ version: 1, replicas }, null, 2)}\n`)
+    const { stateDirectory } = this.#options
+    writeReplicas(stateDirectory, { replicas, acknowledge: this.#acknowledge })
   }
 }
 
-function position({ options, state }: Target): bigint {
-  return options.ack === 'sync-apply' ? state.applied : state.logged
+/** Why waiting for `applied` may be in vain. */
+function delayHint(targets: readonly Target[]): string | undefined {
+  const late = targets.filter(({ options }) => options.applyDelayMs > 0)
+  if (late.length === 0) return undefined
+  const each = late.map(
+    ({ options: { peer, applyDelayMs } }) => `${peer} by ${formatDuration(applyDelayMs * 1e6)}`,
+  )
+  return `Applied late on purpose (--apply-delay): ${each.join(', ')}. Wait --for logged, or longer.`
 }
 
 /** As far as is known, the replica's tree lacks nothing that its log has. */
@@ -462,11 +433,6 @@ function isWhole({ connections, baseline, needs }: ShipperState): boolean {
 
 function nameOf({ options }: Target): string {
   return options.peer
-}
-
-/** The volume is shipped to somebody. */
-export function isReplicated(stateDirectory: string): boolean {
-  return existsSync(join(stateDirectory, FILE))
 }
 
 /** By what name this host introduces itself. */

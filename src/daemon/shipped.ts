@@ -9,7 +9,8 @@ import { waitJournaled } from './checkpoint.js'
 import { codesPath, journalPath } from './places.js'
 import type { Recapture } from './recapture.js'
 import type { Volume } from './registry.js'
-import { hostName, isReplicated } from './replicas.js'
+import { isReplicated } from './replica-options.js'
+import { hostName } from './replicas.js'
 import type { VerifiedVolume } from './verification.js'
 
 /** A scan of everything. */
@@ -22,6 +23,12 @@ export const WHOLE: ScanOptions = {
 }
 /** A time after which nothing has changed. */
 const NEVER_NS = 2n ** 64n - 1n
+
+/** How much the journal holds. */
+export function journalExtent({ report }: Drain): { bytes: number; records: number } {
+  const { usedBytes = 0, firstSeq = 0n, lastSeq = 0n } = report?.journal ?? {}
+  return { bytes: usedBytes, records: Number(lastSeq - firstSeq) }
+}
 
 /** The volume, as a shipper sees it. */
 export function shipped(parts: {

@@ -5,7 +5,7 @@ import type { WatcherCounters } from '../capture/watcher.js'
 import type { RecaptureNeed } from '../journal/meta.js'
 import type { VolumeStats } from '../lib/native.js'
 import type { Volume } from './registry.js'
-import type { ReplicaStatus } from './replicas.js'
+import type { AcknowledgeStatus, ReplicaStatus } from './replica-status.js'
 
 /**
  * `protected`: every acknowledged change is or will be in the journal. `recapturing`: the journal
@@ -75,6 +75,8 @@ export interface Status {
   outOfBand: { watching: boolean; events: number; objects: number }
   /** Replicas that this volume is shipped to. */
   replicas: ReplicaStatus[]
+  /** When replies are held until replicas have it. */
+  acknowledge: AcknowledgeStatus
   lastFsyncNs: number
   held: boolean
   inodes: number
@@ -101,6 +103,7 @@ export interface StatusInputs {
   journalPath: string
   checkpoint: { seq: bigint; timeNs: bigint } | null
   replicas: ReplicaStatus[]
+  acknowledge: AcknowledgeStatus
 }
 
 export function makeStatus(inputs: StatusInputs): Status {
@@ -176,6 +179,7 @@ export function makeStatus(inputs: StatusInputs): Status {
       objects: watcher?.objects ?? 0,
     },
     replicas: inputs.replicas,
+    acknowledge: inputs.acknowledge,
     lastFsyncNs: Number(stats.lastFsyncNs),
     held: stats.held,
     inodes: stats.inodes,

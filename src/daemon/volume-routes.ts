@@ -1,9 +1,10 @@
 /** What the control socket of a volume serves; docs/CONTROL.md. */
 import { z } from 'zod'
 import { CONTROL_TIMEOUT_MS, HOLD_MS_MAX, MARKER_NAME_BYTES_MAX } from '../lib/limits.js'
+import { ACK_POINTS } from '../replication/ack-options.js'
 import { type Routes, readBody } from './control.js'
 import { Metrics } from './metrics.js'
-import { ReplicaSchema } from './replicas.js'
+import { ReplicaChangeSchema } from './replica-options.js'
 import type { ProtectedVolume } from './volume.js'
 
 const seq = z.int().min(0)
@@ -32,7 +33,11 @@ const Bodies = {
   flush: z.strictObject({
     waitMs: z.int().min(0).max(CONTROL_TIMEOUT_MS).default(CONTROL_TIMEOUT_MS),
   }),
-  replicate: ReplicaSchema,
+  replicate: ReplicaChangeSchema,
+  acknowledge: z.strictObject({
+    at: z.array(z.enum(ACK_POINTS)).optional(),
+    quorum: z.int().min(1).nullable().optional(),
+  }),
   wait: z.strictObject({
     for: z.enum(['logged', 'applied']),
     seq: seq.optional(),
@@ -96,6 +101,14 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
   app.post('/v1/replicas', async (request) => {
     await volume.replicas.add(read(request.body, 'replicate'))
     return volume.replicas.status
+  })
+  app.put('/v1/acknowledge', async (request) => {
+    const { at, quorum } = read(request.body, 'acknowledge')
+    volume.replicas.setAcknowledge({
+      ...(at === undefined ? {} : { at }),
+      ...(quorum === undefined ? {} : { quorum }),
+    })
+    return volume.replicas.acknowledge
   })
   app.delete<{ Params: { peer: string } }>('/v1/replicas/:peer', async (request) => {
     await volume.replicas.remove(request.params.peer)

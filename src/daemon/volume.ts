@@ -34,7 +34,7 @@ import { checkVolume, openDataPlane, openJournal, prepareMountpoint, ringOf } fr
 import { Recapture, recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
 import { Replicas } from './replicas.js'
-import { keepCodes, openCodes, shipped } from './shipped.js'
+import { journalExtent, keepCodes, openCodes, shipped } from './shipped.js'
 import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
 
 const FOLLOW_POLL_MS = 50
@@ -240,6 +240,7 @@ export class ProtectedVolume {
       journalPath: journalPath(this.volume.stateDirectory),
       checkpoint: checkpointer.last ?? drain.report?.meta.checkpoint ?? null,
       replicas: this.#parts.replicas.status,
+      acknowledge: this.#parts.replicas.acknowledge,
     })
   }
 
@@ -395,11 +396,15 @@ function startParts(
   const replicas = new Replicas({
     stateDirectory,
     volume: shipped({ volume, handle, drain, recapture }),
-    capturedSeq: () => native.volumeStats(handle).capturedSeq,
-    journalBytes: () => drain.report?.journal.usedBytes ?? 0,
+    writeback: config.options.writeback,
+    journal: () => journalExtent(drain),
     keepAfter: (keepAfter) => void drain.setRetention({ ...retentionOf(volume), keepAfter }),
-    acknowledged: (seq) => native.acknowledged(handle, seq),
-    setSync: (mode) => native.setSync(handle, mode),
+    acks: {
+      setPolicy: (policy) => native.setAckPolicy(handle, policy),
+      acknowledged: ({ class: ackClass, seq }) => native.acknowledged(handle, ackClass, seq),
+      report: () => native.ackReport(handle),
+      slow: (on) => native.slowWriters(handle, on),
+    },
     ship: (on) => void drain.ship(on),
     setDiffering: (differing) => native.setDiffering(handle, differing),
     keepCodes: () => keepCodes(volume, handle, false),

@@ -121,8 +121,26 @@ export const GUARD_POLL_MS = 1_000
 export const DIFFERENCES_TOLD_MAX = 1_000
 /** Repairs in a row that leave a replica with something to repair. */
 export const REPAIRS_MAX = 8
-/** How long fsync waits for a synchronous replica that is lost. */
+/** How long a reply waits for a synchronous replica before it is taken as lost. */
 export const SYNC_LOSS_MS = 10_000
+/** Longest time that may be asked for: applications and the kernel wait meanwhile. */
+export const SYNC_LOSS_MS_MAX = 3_600_000
+/** By so much less than that a replica that is connected may be behind when somebody has waited. */
+export const CONNECTED_LATE_MS = 1_500
+/** Paths with an acknowledgement of their own, of one replica. */
+export const ACK_PATHS_MAX = 256
+/** Kinds of paths that differ in what replicas have to have: ACK_CLASSES_MAX of the data plane. */
+export const ACK_CLASSES_MAX = 32
+/** How often a limit of lag is looked at. */
+export const LAG_LOOK_MS = 50
+/** Samples of what was captured when; beyond, older ones become fewer. */
+export const LAG_SAMPLES_MAX = 4096
+/** Lowest rate that shipping may be limited to, bytes per second. */
+export const RATE_BYTES_MIN = 1 * KiB
+/** A pause for the rate's sake is looked at this often: the connection may end meanwhile. */
+export const RATE_PAUSE_MS_MAX = 200
+/** Longest delay of a replica's tree. */
+export const APPLY_DELAY_MS_MAX = 366 * 86_400_000
 /** How long an orderly stop gives connected replicas for the last changes. */
 export const REPLICA_FINISH_MS = 5_000
 /** Journal size up to which frames are kept for a replica that lacks them; then it starts anew. */

@@ -206,6 +206,34 @@ export interface ScanOptions {
   bytesPerS: number
 }
 
+/** Which requests wait for replicas; native-bindings/src/capture/acks.rs. */
+export interface AckPolicy {
+  /** Bits: 1 fsync, 2 rename, 4 close, 8 every operation. 0: nobody waits. */
+  points: number
+  /** Closes are asked about; once they were not, the kernel asks at the next mount only. */
+  close: boolean
+  /** Paths below the root, in bytes, with a leading slash; the rest is of class 0. */
+  rules: { path: Buffer; class: number }[]
+  classes: {
+    /** 0 nobody waits, 1 requests wait, 2 they fail with EIO. */
+    mode: number
+    /** Longest wait of one request; it fails then if `refuseLate`. */
+    waitMs: number
+    refuseLate: boolean
+    position: bigint
+  }[]
+}
+
+export interface AckReport {
+  capturedSeq: bigint
+  capturedBytes: bigint
+  /** Waits that ended by `waitMs`; changes that were slowed down. */
+  late: bigint
+  slowed: bigint
+  /** The kernel does not ask about closes until the next mount. */
+  closeRefused: boolean
+}
+
 export interface HoldResult {
   /** CLOCK_MONOTONIC ns at which the gate was closed and all mutations in flight were done. */
   startNs: bigint
@@ -228,10 +256,13 @@ export interface Native {
   committed(handle: number, seq: bigint): void
   /** All frames up to `seq` are durable in the journal: wakes waiting fsyncs. */
   journaled(handle: number, seq: bigint): void
-  /** What fsync does about synchronous replicas: 0 nothing, 1 waits for them, 2 fails with EIO. */
-  setSync(handle: number, mode: number): void
-  /** Every synchronous replica has everything up to `seq`: fsyncs that wait for that return. */
-  acknowledged(handle: number, seq: bigint): void
+  /** Which requests wait for replicas, from now on. */
+  setAckPolicy(handle: number, policy: AckPolicy): void
+  /** Everything up to `seq` is where the class has to have it: whoever waits for that goes on. */
+  acknowledged(handle: number, ackClass: number, seq: bigint): void
+  /** Changes are slowed down, each by a bounded time, or not any more. */
+  slowWriters(handle: number, on: boolean): void
+  ackReport(handle: number): AckReport
   /** The journal cannot take frames now (errno, e.g. 28): waiting fsyncs fail with it. 0 clears. */
   journalFailed(handle: number, errno: number): void
   volumeStats(handle: number): VolumeStats

@@ -9,13 +9,22 @@ import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { APPLY_REPORT_MS, CODES_IDLE_MS } from '../lib/limits.js'
 import { native, type ReplayPosition, type ReplayStart } from '../lib/native.js'
-import type { ApplyOptions, ApplyReply, ApplyRequest, LogPlace } from './replica-messages.js'
+import type {
+  ApplyDelay,
+  ApplyOptions,
+  ApplyReply,
+  ApplyRequest,
+  LogPlace,
+} from './replica-messages.js'
 
 /** How long codes are computed before the mailbox is looked at, and the pause after it. */
 const CODES_MS = 20
 const CODES_PAUSE_MS = 20
+/** Longest time a timer can be set for. */
+const ALARM_MS_MAX = 2 ** 31 - 1
 
-const { logPath, uuid: uuidBytes, tree, state } = workerData as ApplyOptions
+const options = workerData as ApplyOptions
+const { logPath, uuid: uuidBytes, tree, state } = options
 const uuid = Buffer.from(uuidBytes)
 if (parentPort === null) throw new Error('the replay runs in a worker thread only')
 const port = parentPort
@@ -33,6 +42,9 @@ let doubt = false
 /** The log was found to be what the tree has come from. */
 let proven = false
 let computing: NodeJS.Timeout | undefined
+let delay: ApplyDelay = options.delay
+/** Rings when the next frame is old enough. */
+let alarm: NodeJS.Timeout | undefined
 
 function post(reply: ApplyReply): void {
   port.postMessage(reply)
@@ -127,6 +139,9 @@ function handle(request: ApplyRequest): boolean {
     case 'horizon':
       if (request.seq > horizon) horizon = request.seq
       return true
+    case 'delay':
+      delay = request.delay
+      return true
     case 'reset':
       startOver(request.at)
       return true
@@ -134,6 +149,7 @@ function handle(request: ApplyRequest): boolean {
       if (replay !== undefined) post({ kind: 'needs', words: native.replayNeeds(replay) })
       return true
     case 'close':
+      clearTimeout(alarm)
       close()
       void Promise.resolve(log?.close()).then(() => {
         post({ kind: 'closed' })
@@ -156,12 +172,31 @@ function apply(): void {
   }
 }
 
+/**
+ * The frame is to wait, and the alarm is set for it. A frame's clock is its primary's, and that of its
+ * last record. A baseline does not wait: there is no earlier tree to keep meanwhile.
+ */
+function isEarly(frame: { clock: bigint }): boolean {
+  if (delay.applyMs === 0 || at?.baseline === true) return false
+  const due = Number(frame.clock / 1_000_000n) + delay.aheadMs + delay.applyMs
+  const left = due - Date.now()
+  if (left <= 0) return false
+  clearTimeout(alarm)
+  alarm = setTimeout(ring, Math.min(left, ALARM_MS_MAX))
+  return true
+}
+
+function ring(): void {
+  alarm = undefined
+  attempt(apply)
+}
+
 /** One read of the log to its end; false: not to be gone on with. */
 function applyOnce(): boolean {
   log ??= Journal.open({ path: logPath, readOnly: true })
   log.refresh()
   for (const frame of log.frames({ from: applied + 1n })) {
-    if (replay === undefined || frame.lastSeq > horizon) break
+    if (replay === undefined || frame.lastSeq > horizon || isEarly(frame)) break
     if (frame.firstSeq !== applied + 1n) {
       const message = `the log has no seq ${applied + 1n}`
       throw new HoldfastError('PRUNED', message, { op: 'replica.apply' })
@@ -181,25 +216,30 @@ function applyOnce(): boolean {
 /** Codes are computed while there is nothing to apply. */
 function compute(): void {
   computing = undefined
-  if (replay === undefined || applied < horizon) return
+  const early = alarm !== undefined
+  if (replay === undefined || (applied < horizon && !early)) return
   const { codesLeft } = native.replayCodes(replay, CODES_MS)
   if (codesLeft) computing = setTimeout(compute, CODES_PAUSE_MS)
 }
 
-port.on('message', (request: ApplyRequest) => {
-  clearTimeout(computing)
+function attempt(step: () => void): void {
   try {
-    if (!handle(request)) return
-    apply()
-    computing = setTimeout(compute, CODES_IDLE_MS)
+    step()
   } catch (error) {
     post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })
   }
+}
+
+port.on('message', (request: ApplyRequest) => {
+  clearTimeout(computing)
+  attempt(() => {
+    if (!handle(request)) return
+    apply()
+    computing = setTimeout(compute, CODES_IDLE_MS)
+  })
 })
-try {
+attempt(() => {
   // Says where it stands before anything is applied.
   open()
   say()
-} catch (error) {
-  post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })
-}
+})

@@ -7,7 +7,7 @@
  */
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
-import { MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX } from '../lib/limits.js'
+import { APPLY_DELAY_MS_MAX, MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX } from '../lib/limits.js'
 import { VERSION } from '../lib/version.js'
 import { VerdictSchema } from './verdict.js'
 
@@ -51,6 +51,12 @@ const Schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('frame'), end: seq, authorised: seq }),
   /** The log has advanced to `end`; up to `authorised` it may be applied. */
   z.strictObject({ type: z.literal('advance'), end: seq, authorised: seq }),
+  /** Apply so much later than it was captured; `clockMs`: the primary's wall clock now. */
+  z.strictObject({
+    type: z.literal('delay'),
+    applyMs: z.int().min(0).max(APPLY_DELAY_MS_MAX),
+    clockMs: z.int(),
+  }),
   /** Up to `logged` it is durable at the replica, up to `applied` it is in its tree. */
   z.strictObject({
     type: z.literal('ack'),

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
+import { APPLY_DELAY_MS_MAX } from '../lib/limits.js'
 
 const FILE = 'replica.json'
 
@@ -19,6 +20,10 @@ const Schema = z.strictObject({
   owner: z.string(),
   ownerName: z.string(),
   created: z.iso.datetime(),
+  /** How much later than it was captured it is applied. */
+  applyDelayMs: z.int().min(0).max(APPLY_DELAY_MS_MAX).default(0),
+  /** By how much this host's clock is ahead of its primary's, as far as is known. */
+  clockAheadMs: z.int().default(0),
 })
 
 export type ReplicaConfig = z.infer<typeof Schema>
@@ -53,6 +58,10 @@ export function readReplica(directory: string): ReplicaConfig | undefined {
   })
 }
 
+export function writeReplica(directory: string, config: ReplicaConfig): void {
+  writeFileDurably(join(directory, FILE), `${JSON.stringify(config, null, 2)}\n`)
+}
+
 export function listReplicas(root: string): { config: ReplicaConfig; directory: string }[] {
   if (!existsSync(root)) return []
   const names = readdirSync(root).sort()
@@ -78,6 +87,6 @@ export function createReplica(root: string, config: ReplicaConfig): string {
   const directory = !isFree(plain) ? join(root, `${config.name}-${config.uuid}`) : plain
   const { tree } = replicaPlace(directory)
   mkdirSync(tree, { recursive: true, mode: 0o755 })
-  writeFileDurably(join(directory, FILE), `${JSON.stringify(config, null, 2)}\n`)
+  writeReplica(directory, config)
   return directory
 }

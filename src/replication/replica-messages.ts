@@ -31,11 +31,19 @@ export interface ApplyOptions {
   uuid: Uint8Array
   tree: string
   state: string
+  delay: ApplyDelay
+}
+
+/** How late frames are applied; `aheadMs`: this host's clock against that of the frames. */
+export interface ApplyDelay {
+  applyMs: number
+  aheadMs: number
 }
 
 export type ApplyRequest =
   /** Apply up to this seq, not beyond. */
   | { kind: 'horizon'; seq: bigint }
+  | { kind: 'delay'; delay: ApplyDelay }
   /** Starts over from this place, onto whatever the tree is: a baseline follows. */
   | { kind: 'reset'; at: LogPlace }
   /** What does the tree lack? */

@@ -5,12 +5,17 @@
 import { readdirSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
-import { DIFFERENCES_TOLD_MAX, REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
+import { CLOCK_STEP_MS_MAX, DIFFERENCES_TOLD_MAX, REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { parseUuid } from '../record/frame.js'
 import { TreeGuard } from './guard.js'
-import type { WirePlace } from './message.js'
-import { type ReplicaConfig, type ReplicaPlace, replicaPlace } from './replica-config.js'
+import type { HeaderOf, WirePlace } from './message.js'
+import {
+  type ReplicaConfig,
+  type ReplicaPlace,
+  replicaPlace,
+  writeReplica,
+} from './replica-config.js'
 import type {
   ApplyOptions,
   ApplyReply,
@@ -48,7 +53,7 @@ export interface ReplicaState {
 }
 
 export class Replica {
-  readonly config: ReplicaConfig
+  config: ReplicaConfig
   readonly place: ReplicaPlace
   /** Its primary is connected: what is known of the primary's journal is news. */
   connected = false
@@ -90,7 +95,8 @@ export class Replica {
     const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
     const { log, tree, replay } = this.place
     const logOptions: LogOptions = { path: log, uuid }
-    const applyOptions: ApplyOptions = { logPath: log, uuid, tree, state: replay }
+    const delay = { applyMs: config.applyDelayMs, aheadMs: config.clockAheadMs }
+    const applyOptions: ApplyOptions = { logPath: log, uuid, tree, state: replay, delay }
     this.#log = worker('./log-worker.js', 'log', logOptions)
     this.#apply = worker('./apply-worker.js', 'apply', applyOptions)
     this.#log.on('message', (reply: LogReply) => this.#onLog(reply))
@@ -171,6 +177,19 @@ export class Replica {
     if (BigInt(end) > this.#end) this.#end = BigInt(end)
     if (BigInt(authorised) > this.#authorised) this.#authorised = BigInt(authorised)
     this.#pushHorizon()
+  }
+
+  /** How late its primary wants it to be; kept, for the time when there is no primary. */
+  delay({ applyMs, clockMs }: HeaderOf<'delay'>): void {
+    const aheadMs = Date.now() - clockMs
+    this.#apply.postMessage({ kind: 'delay', delay: { applyMs, aheadMs } } satisfies ApplyRequest)
+    const { applyDelayMs, clockAheadMs } = this.config
+    const drifted = applyMs > 0 && Math.abs(aheadMs - clockAheadMs) > CLOCK_STEP_MS_MAX
+    if (applyMs === applyDelayMs && !drifted) return
+    this.config = { ...this.config, applyDelayMs: applyMs, clockAheadMs: aheadMs }
+    writeReplica(this.place.directory, this.config)
+    this.#logger.info({ applyMs, aheadMs }, 'applying late')
+    this.#changed()
   }
 
   /** Forgets the log: what comes next follows `at` and contains a baseline. */

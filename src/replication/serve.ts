@@ -162,6 +162,8 @@ export class ReplicaHost {
       owner: peer.fingerprint,
       ownerName: peer.name,
       created: new Date().toISOString(),
+      applyDelayMs: 0,
+      clockAheadMs: 0,
     }
     const directory = createReplica(root, config)
     log.info({ volume: hello.name, peer: peer.name, directory }, 'a new replica')

@@ -103,6 +103,9 @@ export class Session {
           this.#channel.send({ type: 'need' }, body)
         })
         return
+      case 'delay':
+        replica.delay(header)
+        return
       default:
         throw outOfTurn(header.type)
     }

@@ -12,6 +12,7 @@ import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
   DIFFERENCES_TOLD_MAX,
   PEER_SILENCE_MS_MAX,
+  RATE_PAUSE_MS_MAX,
   RECONNECT_MS_MAX,
   RECONNECT_MS_MIN,
   SHIP_FRAMES_PER_TURN,
@@ -22,6 +23,7 @@ import { VERSION } from '../lib/version.js'
 import { formatUuid, type JournalEnd } from '../record/frame.js'
 import { Channel } from './channel.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
+import { RateLimit } from './rate.js'
 import { type RepairedVolume, Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
 import { type ReplicaPositions, Sender } from './sender.js'
@@ -62,11 +64,20 @@ export interface ShipperState extends ReplicaPositions {
   verdict: Verdict
 }
 
+/** What may change while it ships. */
+export interface ShipSettings {
+  /** Bytes per second at most; null: no limit. */
+  rateBytes: number | null
+  /** How late the replica is to apply. */
+  applyDelayMs: number
+}
+
 export interface ShipperOptions {
   volume: ShippedVolume
   /** The replica's host, for messages. */
   peer: string
   connect(): Promise<Duplex>
+  settings: ShipSettings
   /** Positions, or the state of the connection, have changed. */
   onChange(state: ShipperState): void
   log: Logger
@@ -78,6 +89,8 @@ export class Shipper {
   readonly #sender = new Sender({ window: SHIP_WINDOW_BYTES })
   readonly #stopped = new AbortController()
   readonly #ended: Promise<void>
+  #rate: RateLimit | undefined
+  #applyDelayMs: number
   #channel: Channel | undefined
   #connection: Connection = 'connecting'
   #problem: ShipperState['problem'] = null
@@ -101,6 +114,8 @@ export class Shipper {
     this.#end = this.#journal.end().lastSeq
     const log = options.log.child({ peer: options.peer })
     this.#repairs = new Repairs(options.volume, this.#sender, log)
+    this.#applyDelayMs = options.settings.applyDelayMs
+    this.#limit(options.settings)
     this.#ended = this.#run()
   }
 
@@ -140,6 +155,23 @@ export class Shipper {
   resync(): void {
     this.#resync = true
     this.#wake()
+  }
+
+  /** From now on. */
+  configure(settings: ShipSettings): void {
+    this.#limit(settings)
+    this.#applyDelayMs = settings.applyDelayMs
+    if (this.#channel !== undefined && this.#connection === 'connected') this.#delay(this.#channel)
+    this.#wake()
+  }
+
+  #limit({ rateBytes }: ShipSettings): void {
+    if (rateBytes === this.#rate?.bytesPerSecond) return
+    this.#rate = rateBytes === null ? undefined : new RateLimit(rateBytes)
+  }
+
+  #delay(channel: Channel): void {
+    channel.send({ type: 'delay', applyMs: this.#applyDelayMs, clockMs: Date.now() })
   }
 
   /** The journal ends at `seq` now. */
@@ -278,6 +310,7 @@ export class Shipper {
   async #begin(channel: Channel, { header, body }: Message): Promise<void> {
     if (header.type !== 'welcome') throw unexpected({ header, body })
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
+    this.#delay(channel)
     await this.#options.volume.flush()
     this.#journal.refresh()
     this.#tree = header.tree
@@ -330,6 +363,11 @@ export class Shipper {
   async #ship(channel: Channel): Promise<boolean> {
     const { sent } = this.#sender.positions
     if (sent >= this.#end || !this.#sender.hasRoom) return false
+    const pause = this.#rate?.pauseMs ?? 0
+    if (pause > 0) {
+      await sleep(Math.min(pause, RATE_PAUSE_MS_MAX))
+      return true
+    }
     this.#journal.refresh()
     let frames = 0
     const end = Number(this.#end)
@@ -342,9 +380,11 @@ export class Shipper {
       }
       const more = channel.send({ type: 'frame', end, authorised: end }, Buffer.from(frame.bytes))
       this.#sender.sentFrame(frame)
+      this.#rate?.spend(frame.bytes.length)
       frames += 1
       if (!more) await channel.drained()
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
+      if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
     if (frames > 0) this.#options.onChange(this.state)
     // Nothing read although the journal has grown: what was announced is not visible yet.

@@ -86,6 +86,21 @@ export class Host {
     }
   }
 
+  /** By a link of its own beside others that `other` has. */
+  async join(other: Host): Promise<void> {
+    const far = `${this.link}p`
+    const veth = ['link', 'add', this.link, 'netns', this.#namespace, 'type', 'veth']
+    await run('ip', [...veth, 'peer', 'name', far, 'netns', other.#namespace])
+    await this.run('ip', ['address', 'add', `${this.address}/32`, 'dev', this.link])
+    for (const [host, link, to] of [
+      [this, this.link, other],
+      [other, far, this],
+    ] as const) {
+      await host.run('ip', ['link', 'set', link, 'up'])
+      await host.run('ip', ['route', 'add', `${to.address}/32`, 'dev', link])
+    }
+  }
+
   async setLink(state: 'up' | 'down'): Promise<void> {
     await this.run('ip', ['link', 'set', this.link, state])
   }
@@ -143,6 +158,14 @@ export async function makeHosts(sandbox: Sandbox): Promise<[Host, Host]> {
   for (const host of hosts) await host.makeNamespace()
   await hosts[0].connect(hosts[1])
   return hosts
+}
+
+/** One more host, joined to `other`. */
+export async function addHost(sandbox: Sandbox, other: Host, name: string): Promise<Host> {
+  const host = new Host(sandbox, name, 3)
+  await host.makeNamespace()
+  await host.join(other)
+  return host
 }
 
 function hostId(sandbox: Sandbox): string {

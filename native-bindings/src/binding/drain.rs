@@ -65,18 +65,6 @@ pub fn journaled(handle: u32, seq: BigInt) -> Result<(), JsError> {
 }
 
 #[napi]
-pub fn set_sync(handle: u32, mode: u32) -> Result<(), JsError> {
-    registry::get(handle)?.volume.ring.set_sync(mode);
-    Ok(())
-}
-
-#[napi]
-pub fn acknowledged(handle: u32, seq: BigInt) -> Result<(), JsError> {
-    registry::get(handle)?.volume.ring.acknowledged_up_to(seq.get_u64().1);
-    Ok(())
-}
-
-#[napi]
 pub fn journal_failed(handle: u32, errno: i32) -> Result<(), JsError> {
     registry::get(handle)?.volume.ring.journal_failed(errno);
     Ok(())

@@ -3,6 +3,7 @@
 //! Volumes live in a registry and are addressed by number, so that every thread of the process can call
 //! them. No function here runs between a request and its reply.
 
+mod acks;
 mod drain;
 mod error;
 mod registry;

@@ -218,6 +218,7 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
         let over_uring = u64::from(agreed.flags2) << 32 & abi::init::OVER_IO_URING != 0;
         // Over io_uring only FORGET and INTERRUPT come to the device.
         let readers = if over_uring { 1 } else { open.workers };
+        *v.notifier.lock() = device.try_clone().ok();
         let session = Session::new(v.clone(), device, readers);
         session.start()?;
         let queues = match over_uring {
@@ -232,6 +233,7 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
             *open.queues.lock() = queues;
         }
         Err(e) => {
+            *v.notifier.lock() = None;
             let _ = detach(&open.mountpoint, true);
             return Err(system("starting the FUSE connection", e));
         }
@@ -255,6 +257,7 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
             Err(e) => return Err(system("unmounting", e)),
         }
     }
+    *open.volume.notifier.lock() = None;
     open.volume.scan.stop.store(true, Ordering::Relaxed);
     if let Some((state, thread)) = open.sweep.lock().take() {
         state.stop.store(true, Ordering::Relaxed);

@@ -4,7 +4,7 @@
 //! stands in the ring, without a copy.
 
 use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
-use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT, SYNC_OFF, SYNC_WAIT};
+use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
 use crate::record::{
     crc_of_sealed, seal, seal_frame, seal_frame_with, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX,
 };
@@ -82,6 +82,7 @@ impl Ring {
         let max = max.max(1);
         let deadline = Instant::now() + wait;
         let mut out = Taken::default();
+        let next = self.next();
         {
             let mut s = self.signal.lock();
             self.wake_bytes.store(max as u64, Ordering::Relaxed);
@@ -89,7 +90,8 @@ impl Ring {
             loop {
                 out.flush_wanted = self.flush_wanted.load(Ordering::SeqCst) > self.journaled_seq();
                 let enough = self.pending_bytes.load(Ordering::Relaxed) >= max as u64;
-                if enough || out.flush_wanted || s.stopping {
+                let ship = self.ship_wanted.load(Ordering::SeqCst) >= next;
+                if enough || ship || out.flush_wanted || s.stopping {
                     break;
                 }
                 if self.wake_drain.wait_until(&mut s, deadline).timed_out() {
@@ -275,40 +277,22 @@ impl Ring {
         self.wake_drain.notify_one();
     }
 
-    /// Whether fsync waits for replicas, or fails for want of them: SYNC_OFF, _WAIT, _REFUSE.
-    pub fn set_sync(&self, mode: u32) {
-        self.sync_mode.store(mode, Ordering::SeqCst);
+    /// Asks for everything up to `seq` to be journaled at once, durable or not: replicas get it then.
+    pub fn want_ship(&self, seq: u64) {
+        if self.ship_wanted.fetch_max(seq, Ordering::SeqCst) >= seq {
+            return; // asked for by somebody else
+        }
+        // Locked for a moment, as above.
         drop(self.signal.lock());
-        self.flushed.notify_all();
+        self.wake_drain.notify_one();
     }
 
-    /// Every replica that is waited for has everything up to `seq`.
-    pub fn acknowledged_up_to(&self, seq: u64) {
-        if self.acknowledged.fetch_max(seq, Ordering::SeqCst) < seq {
-            drop(self.signal.lock());
-            self.flushed.notify_all();
-        }
-    }
-
-    /// Where `seq` is, as far as an fsync is concerned: `Ok(true)` when it may return.
-    fn settled(&self, seq: u64) -> Result<bool, i32> {
-        if self.journaled_seq() < seq {
-            return Ok(false);
-        }
-        match self.sync_mode.load(Ordering::SeqCst) {
-            SYNC_OFF => Ok(true),
-            SYNC_WAIT => Ok(self.acknowledged.load(Ordering::SeqCst) >= seq),
-            _ => Err(libc::EIO),
-        }
-    }
-
-    /// Waits until everything up to `seq` is durable in the journal, and where synchronous replicas
-    /// have to have it; or the errno.
+    /// Waits until everything up to `seq` is durable in the journal, or fails with its errno.
     pub fn wait_flushed(&self, seq: u64) -> Result<(), i32> {
         let deadline = Instant::now() + FLUSH_WAIT_MAX;
         let mut s = self.signal.lock();
         loop {
-            if self.settled(seq)? {
+            if self.journaled_seq() >= seq {
                 return Ok(());
             }
             if s.error != 0 {

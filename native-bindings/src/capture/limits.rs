@@ -14,5 +14,9 @@ pub const DIRECT_FRAME_PAYLOAD: usize = 128 << 10;
 pub const FRAME_POOL_BYTES: usize = 16 << 20;
 /// How long an fsync waits for the journal before it fails with EIO.
 pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Kinds of paths that differ in what replicas have to have of them.
+pub const ACK_CLASSES_MAX: usize = 32;
+/// Longest time by which one change is slowed down while a replica lags too far behind.
+pub const SLOW_WAIT_MAX: Duration = Duration::from_millis(1000);
 /// How often a thread that waits for ring space looks for chunks of resting threads.
 pub const RESTING_POLL: Duration = Duration::from_millis(5);

@@ -43,9 +43,6 @@ pub(super) const VOID: u32 = 3;
 pub(super) const RESERVED: u32 = 4;
 
 /// Index entry of a seq that was handed out but never published (the process died in between).
-/// What an fsync does about synchronous replicas: nothing, waits for them; any other mode: fails.
-pub const SYNC_OFF: u32 = 0;
-pub const SYNC_WAIT: u32 = 1;
 pub(super) const HOLE: u64 = u64::MAX;
 
 #[repr(C)]
@@ -139,9 +136,8 @@ pub struct Ring {
     pub(super) journaled: AtomicU64,
     /// An fsync wants everything up to this seq to be durable.
     pub(super) flush_wanted: AtomicU64,
-    /// Up to here every replica that is waited for has it.
-    pub(super) acknowledged: AtomicU64,
-    pub(super) sync_mode: AtomicU32,
+    /// Somebody waits for replicas to have everything up to this seq: it is to be journaled at once.
+    pub(super) ship_wanted: AtomicU64,
     pub(super) drain: Mutex<super::drain::DrainState>,
     pub(super) signal: Mutex<super::drain::Signal>,
     pub(super) wake_drain: Condvar,
@@ -265,8 +261,7 @@ impl Ring {
             journaled_at: AtomicU64::new(0),
             journaled: AtomicU64::new(0),
             flush_wanted: AtomicU64::new(0),
-            acknowledged: AtomicU64::new(0),
-            sync_mode: AtomicU32::new(SYNC_OFF),
+            ship_wanted: AtomicU64::new(0),
             drain: Mutex::new(super::drain::DrainState::default()),
             signal: Mutex::new(super::drain::Signal::default()),
             wake_drain: Condvar::new(),

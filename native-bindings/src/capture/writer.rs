@@ -35,6 +35,8 @@ pub struct SlotWriter {
     /// Offset of the next slot in the chunk.
     at: usize,
     resting: Arc<Resting>,
+    /// seq of the last record published; who wants to know of a request's sets it to 0 before.
+    pub last_seq: u64,
 }
 
 /// A reserved slot: an intent that becomes a record (`publish`) or nothing (`abort`).
@@ -61,7 +63,7 @@ fn slot_len(record_len: usize) -> usize {
 impl SlotWriter {
     pub fn new(ring: Arc<Ring>) -> Self {
         let resting = ring.new_resting();
-        Self { ring, chunk: None, at: 0, resting }
+        Self { ring, chunk: None, at: 0, resting, last_seq: 0 }
     }
 
     /// Between two requests: others may take the chunk. What `peek` gave is no longer valid.
@@ -221,6 +223,7 @@ impl SlotWriter {
             {
                 ring.kick_drain();
             }
+            self.last_seq = seq;
             seq
         }
     }

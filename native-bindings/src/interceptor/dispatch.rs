@@ -13,7 +13,7 @@ impl Volume {
     pub fn serve(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         w.out.clear();
         self.count(r.header.opcode);
-        let result = catch_unwind(AssertUnwindSafe(|| self.dispatch(w, r)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.acknowledged(w, r)));
         let result = result.unwrap_or_else(|_| {
             self.counters.panics.fetch_add(1, Ordering::Relaxed);
             Err(Errno(libc::EIO))
@@ -33,7 +33,7 @@ impl Volume {
         }
     }
 
-    fn dispatch(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
+    pub(super) fn dispatch(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         match r.header.opcode {
             k::LOOKUP => self.op_lookup(w, r),
             k::FORGET => self.op_forget(r),
@@ -58,6 +58,8 @@ impl Volume {
             k::LSEEK => self.op_lseek(w, r),
             k::FSYNC => self.op_fsync(w, r),
             k::FSYNCDIR => self.op_fsync(w, r),
+            // Refused once, the kernel closes without asking; see `ack`.
+            k::FLUSH if self.acks.answers_close() => Ok(Reply::Done),
             k::SYNCFS => self.op_syncfs(w),
             k::READDIR => self.op_readdir(w, r, false),
             k::READDIRPLUS => self.op_readdir(w, r, true),

@@ -8,6 +8,7 @@
 //! an inode's descriptor slot. Effect locks are held across the real operation and its seq, nothing
 //! else is; no lock is held while a reply is written.
 
+mod ack;
 pub mod attr;
 mod create;
 pub mod creds;

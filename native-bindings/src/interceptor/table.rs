@@ -58,6 +58,8 @@ pub struct Inode {
     used: AtomicBool,
     /// ctime of the last effect that went through the interceptor, ns: tells changes of others.
     pub ctime_seen: AtomicU64,
+    /// Where its last change is, at most; kept while closes wait for replicas.
+    pub changed: AtomicU64,
     /// Held across a real operation and its seq.
     pub effect: Mutex<()>,
     pub binding: Mutex<Binding>,
@@ -79,6 +81,7 @@ impl Inode {
             pinned: AtomicBool::new(false),
             used: AtomicBool::new(false),
             ctime_seen: AtomicU64::new(0),
+            changed: AtomicU64::new(0),
             effect: Mutex::new(()),
             binding: Mutex::new(Binding::default()),
             fd: Mutex::new(None),

@@ -5,7 +5,8 @@ use super::creds::Creds;
 use super::errno::{Errno, Res};
 use super::handle::FileHandle;
 use super::table::{Access, Inode, Table};
-use crate::capture::{Gate, Reserved, Ring, SlotWriter, StoredHandle};
+use crate::capture::acks::point;
+use crate::capture::{Acks, Gate, Reserved, Ring, SlotWriter, StoredHandle};
 use crate::codes::CodeStore;
 use crate::record::{Encoder, Header, Oid, Op, Time, BIND_INTERVAL_BYTES, RECORD_HEADER};
 use crate::transport::abi::{EntryOut, InHeader, OPCODES};
@@ -65,6 +66,9 @@ pub struct Volume {
     pub table: Table,
     pub ring: Arc<Ring>,
     pub gate: Gate,
+    pub acks: Acks,
+    /// The connection, for telling the kernel to forget; while the volume is mounted.
+    pub notifier: Mutex<Option<OwnedFd>>,
     pub options: VolumeOptions,
     /// Binding records older than this generation must be repeated.
     bind_generation: AtomicU32,
@@ -188,6 +192,8 @@ impl Volume {
             table,
             ring,
             gate: Gate::default(),
+            acks: Acks::default(),
+            notifier: Mutex::default(),
             absent: crate::scan::Absent::new(!options.exclusive),
             options,
             bind_generation: AtomicU32::new(1),
@@ -380,8 +386,12 @@ impl Volume {
         Ok(())
     }
 
-    /// Remembers the change time that an effect of ours left, to tell changes of others.
+    /// Remembers the change time that an effect of ours left, to tell changes of others; and up to
+    /// where replicas have to be before a close of the object returns.
     pub fn saw(&self, inode: &Inode, st: &Stat) {
+        if self.acks.points() & point::CLOSE != 0 {
+            inode.changed.fetch_max(self.ring.captured_seq(), Ordering::AcqRel);
+        }
         if !self.options.exclusive {
             inode.ctime_seen.store(super::attr::ctime_ns(st), Ordering::Relaxed);
         }

@@ -266,6 +266,9 @@ impl Session {
 
     /// Requests that wait for a disk or for somebody else.
     fn may_wait(&self, r: &Request) -> bool {
+        if self.volume.waits_for_replicas(r) {
+            return true;
+        }
         match r.header.opcode {
             abi::FSYNC | abi::FSYNCDIR | abi::SYNCFS | abi::COPY_FILE_RANGE | abi::READ => true,
             abi::WRITE => {

@@ -389,6 +389,9 @@ impl Uring {
 
     /// Requests that wait for a disk or for somebody else.
     fn may_wait(&self, r: &Request) -> bool {
+        if self.volume.waits_for_replicas(r) {
+            return true;
+        }
         match r.header.opcode {
             abi::FSYNC | abi::FSYNCDIR | abi::SYNCFS | abi::COPY_FILE_RANGE | abi::READ => true,
             abi::LOOKUP | abi::GETATTR | abi::STATX | abi::READDIR | abi::READDIRPLUS => false,

@@ -1,8 +1,9 @@
 /** `holdfast replica serve|list` */
 import type { Command } from 'commander'
-import { formatCount } from '../../lib/format.js'
+import type { HostedReplica } from '../../daemon/replica-host.js'
+import { formatCount, formatDuration } from '../../lib/format.js'
 import { interruptSignal, out, print, printJson, table } from '../output.js'
-import { copyText } from '../render-status.js'
+import { copyText } from '../render-replicas.js'
 import { replicaHostStatus } from './peer.js'
 
 const LISTEN_DEFAULT = '0.0.0.0:7420'
@@ -67,9 +68,13 @@ Example:
         copyText(each.copy),
         formatCount(each.logged),
         formatCount(each.applied),
-        each.problem === null ? each.tree : out.red(each.problem.message),
+        each.problem === null ? `${each.tree}${lateText(each)}` : out.red(each.problem.message),
       ])
       const head = ['REPLICA', 'PRIMARY', 'CONNECTION', 'COPY', 'LOGGED', 'APPLIED', 'TREE']
       print(table([head.map((text) => out.dim(text)), ...rows]))
     })
+}
+
+function lateText({ applyDelayMs }: HostedReplica): string {
+  return applyDelayMs === 0 ? '' : ` (${formatDuration(applyDelayMs * 1e6)} late on purpose)`
 }

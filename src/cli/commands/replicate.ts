@@ -1,20 +1,45 @@
 /** `holdfast replicate`, `holdfast wait` */
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { ControlClient } from '../../daemon/client.js'
 import { findVolume } from '../../daemon/registry.js'
-import type { ReplicaOptions } from '../../daemon/replicas.js'
+import type { ReplicaRequest } from '../../daemon/replica-options.js'
+import type { AcknowledgeStatus } from '../../daemon/replica-status.js'
 import { formatCount } from '../../lib/format.js'
-import { durationArgument, seqArgument, sizeArgument } from '../arguments.js'
-import { interruptSignal, out, print, printJson, usageError } from '../output.js'
+import {
+  ACKS,
+  type Ack,
+  type Acknowledge,
+  type AckPath,
+  type AckPoint,
+  parseAckAt,
+  parseAckPath,
+} from '../../replication/ack-options.js'
+import {
+  countArgument,
+  durationArgument,
+  type LagArgument,
+  lagArgument,
+  rateArgument,
+  seqArgument,
+  sizeArgument,
+} from '../arguments.js'
+import { interruptSignal, out, print, printJson, remark, usageError } from '../output.js'
+import { acknowledgeText } from '../render-replicas.js'
 
 interface ReplicateFlags {
   to?: string
   stop?: string
-  ack: ReplicaOptions['ack']
-  onLoss: ReplicaOptions['onLoss']
+  ack?: Ack
+  ackPath?: AckPath[]
+  ackAt?: AckPoint[]
+  quorum?: number | null
+  onLoss?: 'continue' | 'refuse'
   lossAfter?: number
   hold?: number
   scrubEvery?: number
+  rateLimit?: number | null
+  maxLag?: LagArgument
+  applyDelay?: number
   json?: boolean
 }
 
@@ -33,24 +58,45 @@ export function addReplicateCommands(program: Command): void {
     .description(
       'From now on the peer keeps a replica of the volume. It begins with a baseline (the whole ' +
         'tree), taken while applications go on; after that every change follows. Again for the same ' +
-        'peer: changes the options. The volume must be mounted.',
+        'peer: changes the options that are named. The volume must be mounted.',
     )
     .argument('<volume>', 'name, mountpoint or directory of the volume')
     .option('--to <peer>', 'name of the peer (holdfast peer list)')
     .option('--stop <peer>', 'stop shipping to that peer; its replica stays as it is')
     .addOption(
-      new Option('--ack <mode>', 'when fsync returns: at once, or when the replica has it')
-        .choices(['async', 'sync-log', 'sync-apply'])
-        .default('async'),
+      new Option(
+        '--ack <mode>',
+        'when replies are held until this replica has it: never, durable in its log, or visible in ' +
+          'its tree (default: async)',
+      ).choices(ACKS),
+    )
+    .option(
+      '--ack-path <path=mode>',
+      'another mode below this path; the longest one wins. May be given several times, and then ' +
+        'replaces all that there were; `none`: there are none (default: none)',
+      collectAckPaths,
+    )
+    .option(
+      '--ack-at <points>',
+      'which replies: `durability` (fsync, fdatasync, writes of O_SYNC and O_DSYNC files), with ' +
+        '`rename` and `close` if named as well; or `every-op`. For the whole volume (default: durability)',
+      parseAckAt,
+    )
+    .option(
+      '--quorum <n>',
+      'how many of the synchronous replicas are enough, or `all`. For the whole volume (default: all)',
+      quorumArgument,
     )
     .addOption(
-      new Option('--on-loss <policy>', 'what fsync does once a synchronous replica is lost')
-        .choices(['continue', 'refuse'])
-        .default('continue'),
+      new Option(
+        '--on-loss <policy>',
+        'what becomes of replies once this replica is lost: they are not held any more, or fail ' +
+          'with EIO (default: continue)',
+      ).choices(['continue', 'refuse']),
     )
     .option(
       '--loss-after <time>',
-      'how long fsync waits for it before (default: 10s)',
+      'how long a reply is held at most (default: 10s)',
       durationArgument,
     )
     .option(
@@ -63,6 +109,22 @@ export function addReplicateCommands(program: Command): void {
       'compare everything with it so often; 0s: never (default: 7d)',
       durationArgument,
     )
+    .option(
+      '--rate-limit <size>',
+      'bytes per second sent to this replica at most, the baseline included (default: none)',
+      rateArgument,
+    )
+    .option(
+      '--max-lag <size|time>',
+      'changes are slowed down while the replica is further behind: 64M of changes, or 5s ' +
+        '(default: none)',
+      lagArgument,
+    )
+    .option(
+      '--apply-delay <time>',
+      "keep the replica's tree so far behind; its log is not delayed (default: 0s)",
+      durationArgument,
+    )
     .option('--json', 'as JSON')
     .addHelpText(
       'after',
@@ -70,26 +132,12 @@ export function addReplicateCommands(program: Command): void {
 Examples:
   holdfast replicate data --to replica1
   holdfast replicate db --to replica1 --ack sync-log --on-loss refuse
+  holdfast replicate data --to replica1 --ack-path /ledger=sync-log --ack-path /cache=async
+  holdfast replicate data --ack-at durability,rename --quorum 1
+  holdfast replicate data --to undo --apply-delay 1h --rate-limit 20M
   holdfast replicate data --stop replica1`,
     )
-    .action(async (which: string, flags: ReplicateFlags) => {
-      const { config } = findVolume(which)
-      const client = new ControlClient(config.name)
-      const { to, stop, ack, onLoss, lossAfter: lossMs, hold: holdBytes } = flags
-      const { scrubEvery: scrubMs } = flags
-      if ((to === undefined) === (stop === undefined)) {
-        throw usageError('give either --to PEER or --stop PEER', 'See: holdfast replicate --help')
-      }
-      const replicas =
-        to === undefined
-          ? await client.stopReplicating(stop ?? '')
-          : await client.replicate({ peer: to, ack, onLoss, lossMs, holdBytes, scrubMs })
-      if (flags.json === true) return printJson(replicas)
-      if (to === undefined)
-        return print(`${out.bold(config.name)} is not shipped to ${stop} any more`)
-      print(`${out.bold(config.name)} is shipped to ${out.bold(to)}, ${ack}`)
-      print(out.dim(`  follow it: holdfast status ${config.name} --watch`))
-    })
+    .action(replicate)
 
   program
     .command('wait')
@@ -131,4 +179,72 @@ Example:
       if (flags.json === true) return printJson(reply)
       print(`${flags.for} up to seq ${formatCount(reply.seq)}`)
     })
+}
+
+function collectAckPaths(text: string, before: AckPath[] = []): AckPath[] {
+  return text === 'none' ? [] : [...before, parseAckPath(text)]
+}
+
+function quorumArgument(text: string): number | null {
+  if (text === 'all') return null
+  const count = countArgument(text)
+  if (count > 0) return count
+  throw new InvalidArgumentError('Give a number from 1 on, or all.')
+}
+
+async function replicate(which: string, flags: ReplicateFlags): Promise<void> {
+  const { config } = findVolume(which)
+  const client = new ControlClient(config.name)
+  const { to, stop, json = false } = flags
+  const own = optionsOf(flags)
+  const common = commonOf(flags)
+  const alone = Object.keys(common).length > 0 && Object.keys(own).length === 0
+  if (to !== undefined && stop !== undefined) {
+    throw usageError('give either --to PEER or --stop PEER', 'See: holdfast replicate --help')
+  }
+  if (to === undefined && stop === undefined && !alone) {
+    throw usageError(
+      'which replica? give --to PEER or --stop PEER',
+      'Only --ack-at and --quorum are of the whole volume. See: holdfast replicate --help',
+    )
+  }
+  if (stop !== undefined && (alone || Object.keys(own).length > 0)) {
+    throw usageError('--stop takes no other options', 'See: holdfast replicate --help')
+  }
+  if (stop !== undefined) {
+    const replicas = await client.stopReplicating(stop)
+    if (json) return printJson(replicas)
+    return print(`${out.bold(config.name)} is not shipped to ${stop} any more`)
+  }
+  if (to !== undefined) await client.replicate({ peer: to, ...own })
+  if (Object.keys(common).length > 0) await client.setAcknowledge(common)
+  const status = await client.status()
+  if (json) return printJson(to === undefined ? status.acknowledge : status.replicas)
+  const ack = status.replicas.find(({ peer }) => peer === to)?.ack
+  if (to !== undefined) print(`${out.bold(config.name)} is shipped to ${out.bold(to)}, ${ack}`)
+  if (Object.keys(common).length > 0) sayAcknowledge(status.acknowledge)
+  print(out.dim(`  follow it: holdfast status ${config.name} --watch`))
+}
+
+function sayAcknowledge(acknowledge: AcknowledgeStatus): void {
+  print(`replies wait at ${acknowledgeText(acknowledge)}`)
+  if (!acknowledge.closeAtNextMount) return
+  remark('close(2) waits from the next mount on: until then the kernel does not ask about it')
+}
+
+/** What is named of the replica's own options; the rest stays as it is. */
+function optionsOf(flags: ReplicateFlags): Omit<ReplicaRequest, 'peer'> {
+  const { ack, ackPath: ackPaths, onLoss, lossAfter: lossMs, hold: holdBytes } = flags
+  const { rateLimit: rateBytes, applyDelay: applyDelayMs, maxLag, scrubEvery: scrubMs } = flags
+  const own = { ack, ackPaths, onLoss, lossMs, holdBytes, scrubMs, rateBytes, applyDelayMs }
+  return named({ ...own, ...maxLag })
+}
+
+function commonOf({ ackAt: at, quorum }: ReplicateFlags): Partial<Acknowledge> {
+  return named({ at, quorum })
+}
+
+function named<T extends object>(options: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
+  const entries = Object.entries(options).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> }
 }

@@ -1,0 +1,97 @@
+/** What `status` says of the replicas of a volume. JSON values only. */
+import type { Acknowledge } from '../replication/ack-options.js'
+import type { LagMeter } from '../replication/lag.js'
+import type { ShipperState } from '../replication/shipper.js'
+import type { ReplicaOptions, StoredReplica } from './replica-options.js'
+
+/** What `status` says of one replica. Sizes in bytes. */
+export interface ReplicaStatus {
+  peer: string
+  ack: ReplicaOptions['ack']
+  ackPaths: ReplicaOptions['ackPaths']
+  connection: ShipperState['connection']
+  copy: 'UpToDate' | 'Consistent' | 'Inconsistent'
+  sent: number
+  logged: number
+  applied: number
+  /**
+   * Records captured and not yet logged, and not yet applied, there; bytes of the former; age of the
+   * oldest of the latter.
+   */
+  lag: { logged: number; applied: number; bytes: number; seconds: number }
+  /** A synchronous replica: replies wait for it now. */
+  waitedFor: boolean
+  onLoss: ReplicaOptions['onLoss']
+  lossMs: number
+  /** Limits, null where there is none: bytes per second sent, and the lag from which changes wait. */
+  rateBytes: number | null
+  maxLagBytes: number | null
+  maxLagMs: number | null
+  /** It lags further than it may: changes are slowed down now. */
+  slowing: boolean
+  applyDelayMs: number
+  bytesSent: number
+  connections: number
+  /** Baselines begun since the daemon started. */
+  resyncs: number
+  problem: { code: string; message: string } | null
+  /** Objects of which its tree lacks something. */
+  needs: number
+  /** When it was compared last (ISO), and how many differences there were; null: never. */
+  verified: { at: string; seq: number; differences: number } | null
+  /** When it was last proven equal. */
+  proven: { at: string; seq: number } | null
+  /** The journal keeps for it what it lacks; false: it was down too long, and starts anew. */
+  held: boolean
+}
+
+/** When replies are held, whichever the replicas are. */
+export interface AcknowledgeStatus extends Acknowledge {
+  /** Closes are to wait, and will from the next mount on: the kernel does not ask about them now. */
+  closeAtNextMount: boolean
+}
+
+export function statusOf(replica: {
+  options: StoredReplica
+  state: ShipperState
+  held: boolean
+  captured: bigint
+  meter: LagMeter
+  waitedFor: boolean
+  slowing: boolean
+}): ReplicaStatus {
+  const { options, state, held, captured, meter, waitedFor, slowing } = replica
+  const { established: _, holdBytes: __, scrubMs: ___, ...shown } = options
+  const { sent, logged, applied, baseline, problem, connection, needs, verdict } = state
+  const upToDate = applied >= captured && connection === 'connected'
+  const failed = problem?.code.startsWith('REPLAY_') === true || needs > 0
+  const now = Date.now()
+  return {
+    ...shown,
+    connection,
+    copy: baseline || failed ? 'Inconsistent' : upToDate ? 'UpToDate' : 'Consistent',
+    sent: Number(sent),
+    logged: Number(logged),
+    applied: Number(applied),
+    lag: {
+      logged: Number(captured - logged),
+      applied: Number(captured - applied),
+      bytes: Math.round(meter.behind(logged, now).bytes),
+      seconds: meter.behind(applied, now).ms / 1000,
+    },
+    waitedFor,
+    slowing,
+    bytesSent: state.bytesSent,
+    connections: state.connections,
+    resyncs: state.resyncs,
+    problem,
+    needs,
+    verified: dated(verdict.verified),
+    proven: dated(verdict.proven),
+    held,
+  }
+}
+
+function dated<T extends { at: number }>(fact: T | null) {
+  return fact && { ...fact, at: new Date(fact.at).toISOString() }
+}
