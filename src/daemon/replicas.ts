@@ -20,8 +20,8 @@ import { hostDirectory } from './places.js'
 import {
   changed,
   type ReplicaRequest,
-  readReplicas,
   type StoredReplica,
+  type StoredReplicas,
   writeReplicas,
 } from './replica-options.js'
 import { type AcknowledgeStatus, type ReplicaStatus, statusOf } from './replica-status.js'
@@ -34,6 +34,8 @@ import {
 
 export interface ReplicasOptions {
   stateDirectory: string
+  /** What `stateDirectory` keeps of them. */
+  stored: StoredReplicas
   volume: ShippedVolume & VerifiedVolume
   /** The kernel collects writes: nobody can hold their replies. */
   writeback: boolean
@@ -87,14 +89,12 @@ export class Replicas {
     })
     this.#acks = new Acks({ port, onArmed: (peer) => this.#armed(peer), log })
     this.#lagLimit = new LagLimit({ meter: this.#meter, slow: (on) => port.slow(on), log })
-    const { acknowledge } = readReplicas(options.stateDirectory)
-    this.#acknowledge = acknowledge
-    this.#acks.configure(new Map(), acknowledge)
+    this.#acknowledge = options.stored.acknowledge
+    this.#acks.configure(new Map(), this.#acknowledge)
   }
 
   async start(): Promise<void> {
-    const { replicas } = readReplicas(this.#options.stateDirectory)
-    for (const options of replicas) await this.#begin(options)
+    for (const options of this.#options.stored.replicas) await this.#begin(options)
     this.#configure({ restored: true })
     this.#settle()
   }

@@ -33,6 +33,7 @@ import { checkMachine, checkNotServed } from './preflight.js'
 import { checkVolume, openDataPlane, openJournal, prepareMountpoint, ringOf } from './prepare.js'
 import { Recapture, recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
+import { readReplicas } from './replica-options.js'
 import { Replicas } from './replicas.js'
 import { journalExtent, keepCodes, openCodes, shipped } from './shipped.js'
 import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
@@ -376,6 +377,7 @@ function startParts(
 ): Parts {
   const { config, stateDirectory } = volume
   const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
+  const stored = readReplicas(stateDirectory)
   const retention = retentionOf(volume)
   let onCommitted: (seq: bigint) => void = () => {}
   const chores = new Chores()
@@ -395,6 +397,7 @@ function startParts(
   const recapture = new Recapture(handle, drain, need)
   const replicas = new Replicas({
     stateDirectory,
+    stored,
     volume: shipped({ volume, handle, drain, recapture }),
     writeback: config.options.writeback,
     journal: () => journalExtent(drain),
