@@ -174,6 +174,9 @@ export class Acks {
       ...policy,
       rules: policy.rules.map(({ path, class: n }) => [path.toString('hex'), n]),
       classes: states.map(({ mode, waitMs, refuseLate }) => [mode, waitMs, refuseLate]),
+      // Who is waited for anew may be behind what was acknowledged without him.
+      armed: this.#arms.map(({ armed }) => armed),
+      quorum: this.#acknowledge.quorum,
     }
     const text = JSON.stringify(shape)
     const positions = states.map(({ position }) => position)
