@@ -385,6 +385,8 @@ export class Replicas {
       const { verified, doubt } = state.verdict
       const last = Math.max(verified?.at ?? 0, this.#scrubbedAt.get(options.peer) ?? 0)
       const { scrubMs } = options
+      // What is applied late on purpose would be compared as late.
+      if (options.applyDelayMs > 0) return false
       return whole(target) && (doubt || (scrubMs > 0 && now - last >= scrubMs))
     })
     if (due.length === 0) return

@@ -45,6 +45,8 @@ let computing: NodeJS.Timeout | undefined
 let delay: ApplyDelay = options.delay
 /** Rings when the next frame is old enough. */
 let alarm: NodeJS.Timeout | undefined
+/** A baseline is under way, or what it was found to need is not all there. */
+let resyncing = false
 
 function post(reply: ApplyReply): void {
   port.postMessage(reply)
@@ -82,6 +84,7 @@ function tellComparison(): void {
 function stand(position: ReplayPosition): void {
   at = position
   applied = position.appliedSeq
+  resyncing = position.baseline || (resyncing && position.needs > 0)
 }
 
 /** Opens the replay where it was; with `start` there, whatever the tree is. */
@@ -177,7 +180,7 @@ function apply(): void {
  * last record. A baseline does not wait: there is no earlier tree to keep meanwhile.
  */
 function isEarly(frame: { clock: bigint }): boolean {
-  if (delay.applyMs === 0 || at?.baseline === true) return false
+  if (delay.applyMs === 0 || resyncing) return false
   const due = Number(frame.clock / 1_000_000n) + delay.aheadMs + delay.applyMs
   const left = due - Date.now()
   if (left <= 0) return false
