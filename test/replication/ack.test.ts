@@ -177,17 +177,22 @@ await t.test('ack: every operation', async (t) => {
 
 await t.test('ack: every operation, refused for want of the replica', async (t) => {
   await primary.holdfast(
-    ...['replicate', 'data', '--to', 'replica', '--on-loss', 'refuse', '--loss-after', '2s'],
+    ...['replicate', 'data', '--to', 'replica', '--on-loss', 'refuse', '--loss-after', '4s'],
   )
   await armed()
   writeFileSync(at('grows'), 'old')
   t.equal(statSync(at('grows')).size, 3)
   t.notOk(existsSync(at('under-way')))
-  await replica.stopServing('SIGKILL')
-  // Under way when the replica is lost: they have happened, and nobody knows how that ends.
+  // Under way when the replica is lost: they have happened, and nobody knows how that ends. Started
+  // before, so that they are not too late on a busy machine.
+  const go = join(sandbox.root, 'go')
   const waiters = new Waiters()
-  waiters.add('mkdir', 'mkdir', at('under-way'))
-  waiters.add('write', 'bash', '-c', `echo more >>${at('grows')}`)
+  const when = `until [ -e ${go} ]; do sleep 0.02; done`
+  waiters.add('mkdir', 'bash', '-c', `${when}; mkdir ${at('under-way')}`)
+  waiters.add('write', 'bash', '-c', `${when}; echo more >>${at('grows')}`)
+  await sleep(500)
+  await replica.stopServing('SIGKILL')
+  writeFileSync(go, '')
   t.same(await waiters.all(), [1, 1], 'EIO')
   await until(() => existsSync(at('under-way')), 'the kernel to see what has happened', 5_000)
   await until(() => statSync(at('grows')).size === 8, 'and the new size', 5_000)

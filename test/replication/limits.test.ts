@@ -137,7 +137,10 @@ await t.test('apply delay: kept by the replica, whatever becomes of its primary'
   t.match(waited.stderr, /on purpose \(--apply-delay\): replica by 1 h/)
   await replica.stopServing('SIGKILL')
   await replica.startAgain()
-  await until(async () => (await shown()).connection === 'connected', 'the connection')
+  const back = async () => (await shown()).connection === 'connected'
+  await until(back, 'the connection', 60_000).catch(async (cause: unknown) => {
+    throw new Error(`${JSON.stringify(await shown())}\n${replica.log.slice(-3000)}`, { cause })
+  })
   await sleep(500)
   t.notOk(existsSync(join(tree, 'much-later')))
   const { replicas } = await replica.json<HostStatus>('replica', 'list')
