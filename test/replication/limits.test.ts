@@ -58,7 +58,8 @@ await t.test('rate limit: of the baseline, and of what comes after it', async (t
   const begun = performance.now()
   writeFileSync(join(dir, 'more'), randomBytes(12 * MIB))
   const more = await rate(12 * MIB, begun)
-  t.ok(more > 1.6 && more < 2.4, `changes: ${more.toFixed(2)} MiB/s of 2`)
+  // A limit is kept from above; how near it is reached, a busy machine decides.
+  t.ok(more > 1.2 && more < 2.4, `changes: ${more.toFixed(2)} MiB/s of 2`)
   t.match(await primary.holdfast('status', 'data'), /sent at most 2\.0 MiB\/s/)
   const refused = await primary.tryHoldfast(
     ...['replicate', 'data', '--to', 'replica', '--rate-limit', '3'],
