@@ -34,10 +34,11 @@ export async function unmount(dir) {
 /**
  * Makes the image under `parent`, mounts it, and returns the mounted directory.
  * @param {string} parent
+ * @param {number} [bytesMax] the image's size, where there is room
  * @returns {Promise<{ root: string, work: string }>} `root`: the file system; `work`: a plain
  *   directory beside it for mountpoints
  */
-export async function makeImage(parent) {
+export async function makeImage(parent, bytesMax = IMAGE_BYTES_MAX) {
   const work = await mkdtemp(path.join(parent, 'holdfast-bench-'))
   defer('remove the work directory', () =>
     rm(work, { recursive: true, force: true, maxRetries: 3 }),
@@ -47,7 +48,7 @@ export async function makeImage(parent) {
   const file = path.join(work, 'image')
   // With its blocks, so that no target pays for their allocation below; not everywhere possible.
   const { bavail, bsize } = await statfs(work)
-  const size = String(Math.floor(Math.min(IMAGE_BYTES_MAX, bavail * bsize * IMAGE_SHARE)))
+  const size = String(Math.floor(Math.min(bytesMax, bavail * bsize * IMAGE_SHARE)))
   await run('fallocate', ['-l', size, file]).catch(() => run('truncate', ['-s', size, file]))
   await run('mkfs.xfs', ['-q', '-m', 'reflink=1', file])
 

@@ -10,7 +10,9 @@ import { parseArgs } from 'node:util'
 import { makeImage } from './image.mjs'
 import { makeCluster } from './postgres.mjs'
 import { defer, run, sleep, startServer, unwind } from './proc.mjs'
-import { appendLedger, plainTable, summarize, writeMarkdown } from './report.mjs'
+import { replicationLine, replicationMarkdown } from './replication/report.mjs'
+import { measureReplication, REPLICATION_ROWS } from './replication/run.mjs'
+import { appendLedger, markdown, plainTable, summarize, writeMarkdown } from './report.mjs'
 import { allTargets, DEFAULT_TARGETS, holdfastIsThere } from './targets.mjs'
 import { WORKLOADS } from './workloads.mjs'
 
@@ -22,7 +24,8 @@ const HELP = `npm run bench -- [options]
 Measures holdfast against native XFS and other FUSE file systems in one run. Needs root.
 
   --quick            1 round of 0.3 s per workload, short databases
-  --only REGEX       only the workloads that match
+  --only REGEX       only the workloads that match; "replication": the rows of two hosts,
+                     which take about 6 minutes; "^(?!replication)": all others
   --targets LIST     comma-separated (default ${DEFAULT_TARGETS.join(',')};
                      also passthrough_ll, passthrough_ll-wb, passthrough_hp-noxattr,
                      mergerfs-nosys)
@@ -181,11 +184,43 @@ function commit() {
   }
 }
 
+/** What a reader must know of a run. */
+async function aboutRun(opts) {
+  return {
+    date: new Date().toISOString(),
+    commit: commit(),
+    kernel: os.release(),
+    cpus: os.cpus().length,
+    memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+    rounds: opts.rounds,
+    seconds: opts.seconds,
+    awake: opts.awake,
+    loadBefore: await load(),
+  }
+}
+
 async function bench(opts) {
   if (process.getuid?.() !== 0) throw new Error('the benchmark needs root (loop device, mounts)')
-  const workloads = WORKLOADS.filter(({ name }) => opts.only?.test(name) ?? true)
-  if (workloads.length === 0) throw new Error('no workload matches --only')
+  const wantedOnly = ({ name }) => opts.only?.test(name) ?? true
+  const workloads = WORKLOADS.filter(wantedOnly)
+  const rows = REPLICATION_ROWS.filter(wantedOnly)
+  if (workloads.length + rows.length === 0) throw new Error('no workload matches --only')
   const { fsbench, floor } = await buildPrograms()
+  const about = await aboutRun(opts)
+  const dir = path.resolve(opts.dir)
+  const replication =
+    rows.length === 0
+      ? []
+      : await measureReplication({ ...opts, dir, rows, fsbench, project: PROJECT })
+  const local =
+    workloads.length === 0
+      ? { targets: [], results: [] }
+      : await measureLocal(opts, { workloads, fsbench, floor })
+  return { about: { ...about, loadAfter: await load() }, ...local, replication }
+}
+
+/** The workloads of one host, on all targets. */
+async function measureLocal(opts, { workloads, fsbench, floor }) {
   const { root, work } = await makeImage(path.resolve(opts.dir))
   const setting = {
     work,
@@ -205,17 +240,6 @@ async function bench(opts) {
   if (wanted.includes('holdfast') && !(await holdfastIsThere(setting))) {
     console.error(`bench: holdfast is left out: "${opts.holdfast}" is not built`)
     targets = targets.filter(({ name }) => name !== 'holdfast')
-  }
-  const about = {
-    date: new Date().toISOString(),
-    commit: commit(),
-    kernel: os.release(),
-    cpus: os.cpus().length,
-    memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-    rounds: opts.rounds,
-    seconds: opts.seconds,
-    awake: opts.awake,
-    loadBefore: await load(),
   }
   let started = await startTargets({ targets, root, fsbench })
   if (
@@ -241,7 +265,7 @@ async function bench(opts) {
     console.error(plainTable([result], names).split('\n')[1])
   }
   const measured = started.map(({ target }) => target)
-  return { about: { ...about, loadAfter: await load() }, targets: measured, results }
+  return { targets: measured, results }
 }
 
 async function main() {
@@ -251,7 +275,7 @@ async function main() {
     return
   }
   if (opts.list) {
-    for (const { name } of WORKLOADS) console.log(name)
+    for (const { name } of [...WORKLOADS, ...REPLICATION_ROWS]) console.log(name)
     return
   }
   for (const [signal, number] of [
@@ -259,24 +283,31 @@ async function main() {
     ['SIGTERM', 15],
     ['SIGHUP', 1],
   ]) {
-    process.once(signal, () => {
+    process.on(signal, () => {
       unwind().finally(() => process.exit(128 + number))
     })
   }
   try {
     const measured = await bench(opts)
-    console.log(
-      plainTable(
-        measured.results,
-        measured.targets.map(({ name }) => name),
-      ),
-    )
+    if (measured.results.length > 0) {
+      console.log(
+        plainTable(
+          measured.results,
+          measured.targets.map(({ name }) => name),
+        ),
+      )
+    }
+    for (const result of measured.replication) console.log(replicationLine(result))
     for (const { name, note } of measured.targets) console.log(`${name}: ${note}`)
     if (opts.json) await writeFile(opts.json, `${JSON.stringify(measured, null, 2)}\n`)
     if (!opts['no-ledger']) {
       await appendLedger(path.join(PROJECT, 'docs/bench-ledger.jsonl'), measured)
       // A part of the workloads must not replace the whole table.
-      if (!opts.only) await writeMarkdown(path.join(PROJECT, 'docs/BENCHMARKS.md'), measured)
+      const document = path.join(PROJECT, 'docs/BENCHMARKS.md')
+      if (!opts.only) await writeMarkdown(document, 'bench', markdown(measured))
+      if (measured.replication.length === REPLICATION_ROWS.length && !opts.quick) {
+        await writeMarkdown(document, 'bench-replication', replicationMarkdown(measured))
+      }
     }
   } finally {
     await unwind()

@@ -39,6 +39,20 @@ export async function unwind() {
   }
 }
 
+/** Where `unwindTo` has to stop: what is registered after this call is undone by it. */
+export const mark = () => undoings.length
+
+/**
+ * Undoes what was registered since `to`, newest first, and lets the benchmark go on.
+ * @param {number} to
+ */
+export async function unwindTo(to) {
+  while (undoings.length > to) {
+    const { name, undo } = undoings.pop()
+    await undo().catch((error) => console.error(`bench: ${name}: ${error.message}`))
+  }
+}
+
 /**
  * Runs a command to its end and returns its output; throws when it fails.
  * @param {string} command

@@ -3,9 +3,6 @@
 import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 
-const BEGIN = '<!-- bench:begin -->'
-const END = '<!-- bench:end -->'
-
 /**
  * @typedef {object} Result
  * @property {string} workload
@@ -124,7 +121,7 @@ function markdownTable(results, names) {
  * @param {import('./targets.mjs').Target[]} run.targets
  * @param {Result[]} run.results
  */
-function markdown({ about, targets, results }) {
+export function markdown({ about, targets, results }) {
   const names = targets.map((target) => target.name)
   const failures = results.flatMap((r) =>
     Object.entries(r.failed).map(([name, why]) => `- ${r.workload} on ${name}: ${why}`),
@@ -142,25 +139,27 @@ function markdown({ about, targets, results }) {
 }
 
 /**
- * Replaces what is between the markers of `file`.
+ * Replaces what is between the markers `<!-- NAME:begin -->` and `<!-- NAME:end -->` of `file`.
  * @param {string} file
- * @param {Parameters<typeof markdown>[0]} run
+ * @param {string} name
+ * @param {string} body
  */
-export async function writeMarkdown(file, run) {
+export async function writeMarkdown(file, name, body) {
   const text = await readFile(file, 'utf8')
-  const begin = text.indexOf(BEGIN)
-  const end = text.indexOf(END)
-  if (begin < 0 || end < begin) throw new Error(`${file}: the bench markers are missing`)
-  const body = `${text.slice(0, begin + BEGIN.length)}\n\n${markdown(run)}\n\n${text.slice(end)}`
-  await writeFile(file, body)
+  const first = `<!-- ${name}:begin -->`
+  const begin = text.indexOf(first)
+  const end = text.indexOf(`<!-- ${name}:end -->`)
+  if (begin < 0 || end < begin) throw new Error(`${file}: the ${name} markers are missing`)
+  await writeFile(file, `${text.slice(0, begin + first.length)}\n\n${body}\n\n${text.slice(end)}`)
 }
 
 /**
  * @param {string} file
- * @param {Parameters<typeof markdown>[0]} run
+ * @param {Parameters<typeof markdown>[0] & { replication: object[] }} run
  */
 export async function appendLedger(file, run) {
   const targets = Object.fromEntries(run.targets.map((t) => [t.name, t.note]))
   await mkdir(path.dirname(file), { recursive: true })
-  await appendFile(file, `${JSON.stringify({ ...run.about, targets, results: run.results })}\n`)
+  const { about, results, replication } = run
+  await appendFile(file, `${JSON.stringify({ ...about, targets, results, replication })}\n`)
 }

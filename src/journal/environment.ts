@@ -35,8 +35,9 @@ export function openEnvironment(path: string, readOnly: boolean): Environment {
     mapSize: JOURNAL_MAP_BYTES,
     overlappingSync: false,
     noSync: true,
-    // Readers go through frames in order; the writer looks at pages here and there.
-    noReadAhead: !readOnly,
+    // Replicas are fed from here, in order, with frames that have left the page cache: without it
+    // every 4 KiB page would be a read of its own. One process has one map, whoever opens it first.
+    noReadAhead: false,
     noMemInit: true,
     keyEncoding: 'binary',
     encoding: 'binary',

@@ -94,6 +94,8 @@ export const RECONNECT_MS_MIN = 200
 export const RECONNECT_MS_MAX = 10_000
 /** Bytes sent and not yet logged at the replica; beyond, shipping waits. */
 export const SHIP_WINDOW_BYTES = 32 * MiB
+/** Bytes handed to a connection and not taken by the kernel; beyond, shipping waits for it. */
+export const SHIP_BUFFER_BYTES = 8 * MiB
 /** Frames sent before other work of the event loop gets its turn. */
 export const SHIP_FRAMES_PER_TURN = 32
 /** Bytes received and not yet logged; beyond, the replica stops reading from the connection. */

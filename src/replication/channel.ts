@@ -40,6 +40,11 @@ export class Channel {
     return !this.#closed
   }
 
+  /** Bytes that the stream has taken and the kernel has not. */
+  get bufferedBytes(): number {
+    return this.#stream.writableLength
+  }
+
   /** Sends, or keeps until the stream takes more; false: wait for `drained` before the next. */
   send(header: Header, body?: Buffer): boolean {
     if (this.#closed) return false

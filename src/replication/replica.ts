@@ -162,7 +162,7 @@ export class Replica {
 
   /** A frame from the primary; the bytes are copied. */
   frame(bytes: Buffer): void {
-    const copy = Uint8Array.from(bytes)
+    const copy = new Uint8Array(bytes)
     this.#queued += copy.length
     if (this.#resetting === undefined) this.#toLog(copy)
     else this.#resetting.frames.push(copy)

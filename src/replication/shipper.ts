@@ -15,6 +15,7 @@ import {
   RATE_PAUSE_MS_MAX,
   RECONNECT_MS_MAX,
   RECONNECT_MS_MIN,
+  SHIP_BUFFER_BYTES,
   SHIP_FRAMES_PER_TURN,
   SHIP_WINDOW_BYTES,
 } from '../lib/limits.js'
@@ -382,7 +383,7 @@ export class Shipper {
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
       frames += 1
-      if (!more) await channel.drained()
+      if (!more && channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.drained()
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
       if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
