@@ -36,3 +36,26 @@ export function progressBar(label: string, totalBytes: number): Progress {
     stop: () => bar.stop(),
   }
 }
+
+/** A bar of percent, with a text of its own behind it; undefined where there is no terminal. */
+export function percentBar(
+  label: string,
+): { update(percent: number, text: string): void; stop(): void } | undefined {
+  if (process.stderr.isTTY !== true) return undefined
+  const bar = new SingleBar({
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+    format: (options, { progress }, { text }) => {
+      const width = options.barsize ?? 30
+      const filled = Math.round(progress * width)
+      return `${label} ${'█'.repeat(filled)}${'░'.repeat(width - filled)} ${text}`
+    },
+    barsize: 24,
+  })
+  bar.start(100, 0, { text: '' })
+  return {
+    update: (percent, text) => bar.update(Math.min(percent, 100), { text }),
+    stop: () => bar.stop(),
+  }
+}

@@ -2,15 +2,17 @@
 import type { AcknowledgeStatus, ReplicaStatus } from '../daemon/replica-status.js'
 import { formatBytes, formatCount, formatDuration } from '../lib/format.js'
 import { formatAckAt } from '../replication/ack-options.js'
+import { baselineText } from './baseline.js'
 import { out } from './output.js'
 
 export function replicaText(replica: ReplicaStatus): string {
-  const { peer, connection, copy, logged, applied, lag, problem } = replica
+  const { peer, connection, copy, logged, applied, lag, baseline, problem } = replica
   const connected = connection === 'connected' ? out.green(connection) : out.yellow(connection)
   const parts = [
     `${out.bold(peer)} ${connected}, ${ackText(replica)}, ${copyText(copy)}`,
-    `logged seq ${formatCount(logged)} (${formatCount(lag.logged)} behind, ${formatBytes(lag.bytes)})`,
-    `applied seq ${formatCount(applied)} (${formatCount(lag.applied)} behind, ${lag.seconds.toFixed(1)} s)`,
+    ...(baseline === null ? [] : [`baseline ${baselineText(baseline)}`]),
+    `logged seq ${formatCount(logged)} (${lagText(lag.logged, lag.loggedBytes, lag.loggedSeconds)})`,
+    `applied seq ${formatCount(applied)} (${lagText(lag.applied, lag.appliedBytes, lag.seconds)})`,
     ...limitTexts(replica),
     ...verdictTexts(replica),
     ...(replica.held ? [] : [out.red('cut loose: it starts anew')]),
@@ -58,6 +60,12 @@ export function acknowledgeText({ at, quorum, closeAtNextMount }: AcknowledgeSta
   const whom =
     quorum === null ? 'all synchronous replicas' : `${quorum} of the synchronous replicas`
   return `${formatAckAt(at)}${next}, for ${whom}`
+}
+
+/** `12 behind, 48.0 KiB, 0.2 s` */
+export function lagText(records: number, bytes: number, seconds: number): string {
+  if (records === 0) return 'nothing behind'
+  return `${formatCount(records)} behind, ${formatBytes(bytes)}, ${seconds.toFixed(1)} s`
 }
 
 /** A copy state, coloured by how much it is worth. */

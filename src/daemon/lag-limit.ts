@@ -5,8 +5,8 @@
  * waited for: who is gone slows nobody.
  */
 import type { Logger } from '../lib/log.js'
-import type { LagMeter } from '../replication/lag.js'
 import type { ShipperState } from '../replication/shipper.js'
+import type { Captured } from './captured.js'
 
 /** Slowed until it is this much below the limit: not on and off with every write. */
 const EASED = 0.9
@@ -26,13 +26,13 @@ interface Watched {
 
 export class LagLimit {
   readonly #watched = new Map<string, Watched>()
-  readonly #meter: LagMeter
+  readonly #captured: Captured
   readonly #slow: (on: boolean) => void
   readonly #log: Logger
   #on = false
 
-  constructor(options: { meter: LagMeter; slow(on: boolean): void; log: Logger }) {
-    this.#meter = options.meter
+  constructor(options: { captured: Captured; slow(on: boolean): void; log: Logger }) {
+    this.#captured = options.captured
     this.#slow = options.slow
     this.#log = options.log
   }
@@ -57,7 +57,8 @@ export class LagLimit {
     const known = this.#watched.get(peer)
     const watched = known ?? { logged, movedAt: now, slowing: false, lost: false }
     this.#watched.set(peer, watched)
-    const { bytes, ms } = this.#meter.behind(logged, now)
+    const { bytes, seconds } = this.#captured.behind(logged)
+    const ms = seconds * 1000
     if (logged !== watched.logged || bytes === 0) {
       watched.logged = logged
       watched.movedAt = now

@@ -1,5 +1,7 @@
-/** Prometheus metrics of one volume. The one file that imports `prom-client`. */
+/** Prometheus metrics of a volume, and of a replica host. The one file that imports `prom-client`. */
 import { Gauge, Registry } from 'prom-client'
+import type { HostedReplica, HostStatus } from './replica-host.js'
+import type { ReplicaStatus } from './replica-status.js'
 import type { Status } from './status.js'
 
 type Reader = (status: Status) => number
@@ -46,6 +48,87 @@ const METRICS: Record<string, [help: string, value: Reader]> = {
   panics_total: ['Panics contained in the data plane', ({ panics }) => panics],
 }
 
+const CONNECTIONS = ['connecting', 'connected', 'waiting', 'refused', 'stopped'] as const
+const COPIES = ['UpToDate', 'Consistent', 'Inconsistent'] as const
+
+/** A series for each replica. */
+type Of<Replica> = Record<string, [help: string, value: (replica: Replica) => number]>
+
+const SHIPPED: Of<ReplicaStatus> = {
+  replica_sent_seq: ['Sequence number of the last change sent', ({ sent }) => sent],
+  replica_logged_seq: ['Last change that is durable in its log', ({ logged }) => logged],
+  replica_applied_seq: ['Last change that its tree shows', ({ applied }) => applied],
+  replica_logged_lag_bytes: ['Captured bytes not in its log', ({ lag }) => lag.loggedBytes],
+  replica_logged_lag_seconds: ['Age of the oldest of them', ({ lag }) => lag.loggedSeconds],
+  replica_applied_lag_bytes: ['Captured bytes not in its tree', ({ lag }) => lag.appliedBytes],
+  replica_applied_lag_seconds: ['Age of the oldest of them', ({ lag }) => lag.seconds],
+  replica_sent_bytes_total: ['Bytes sent to it', ({ bytesSent }) => bytesSent],
+  replica_connections_total: ['Connections made to it', ({ connections }) => connections],
+  replica_waited_for: ['1 while fsync waits for it', ({ waitedFor }) => Number(waitedFor)],
+  replica_held: ['1 while the journal keeps what it lacks', ({ held }) => Number(held)],
+  replica_problem: ['1 while something keeps it back', ({ problem }) => Number(problem !== null)],
+  replica_baseline_percent: [
+    'How far a baseline under way is; 100 when none is',
+    ({ baseline }) => (baseline === null ? 100 : (baseline.percent ?? 0)),
+  ],
+}
+
+const HOSTED: Of<HostedReplica> = {
+  hosted_end_seq: ["End of the primary's journal, as it was heard of last", ({ end }) => end],
+  hosted_logged_seq: ['Last change that is durable in the log', ({ logged }) => logged],
+  hosted_applied_seq: ['Last change that the tree shows', ({ applied }) => applied],
+  hosted_lag_records: ['Changes the tree does not show', ({ lag }) => lag.records],
+  hosted_lag_bytes: ['Their bytes', ({ lag }) => lag.bytes],
+  hosted_lag_seconds: ['How long ago the oldest of them was heard of', ({ lag }) => lag.seconds],
+  hosted_queued_bytes: ['Bytes received and not in the log', ({ queuedBytes }) => queuedBytes],
+  hosted_connected: ['1 while its primary is connected', ({ connected }) => Number(connected)],
+  hosted_baseline: ['1 while a baseline is under way', ({ baseline }) => Number(baseline)],
+  hosted_failures_total: ['Times it could not go on', ({ failures }) => failures],
+  hosted_problem: ['1 while something keeps it back', ({ problem }) => Number(problem !== null)],
+}
+
+/** The series of all replicas of one registry; those of a replica that is gone end. */
+class ReplicaGauges<Replica extends { copy: string }> {
+  readonly #gauges: [Gauge, (replica: Replica) => number][]
+  readonly #copy: Gauge
+  readonly #labels: (replica: Replica) => Record<string, string>
+
+  constructor(
+    series: Of<Replica>,
+    options: {
+      registry: Registry
+      prefix: string
+      labels(replica: Replica): Record<string, string>
+      labelNames: string[]
+    },
+  ) {
+    const { registry, prefix, labels, labelNames } = options
+    const registers = [registry]
+    this.#labels = labels
+    this.#gauges = Object.entries(series).map(([name, [help, value]]) => [
+      new Gauge({ name: `holdfast_${name}`, help, labelNames, registers }),
+      value,
+    ])
+    this.#copy = new Gauge({
+      name: `holdfast_${prefix}_copy`,
+      help: 'How much of the tree can be relied on: 1 for the state it is in',
+      labelNames: [...labelNames, 'state'],
+      registers,
+    })
+  }
+
+  set(replicas: readonly Replica[]): void {
+    for (const gauge of [this.#copy, ...this.#gauges.map(([gauge]) => gauge)]) gauge.reset()
+    for (const replica of replicas) {
+      const labels = this.#labels(replica)
+      for (const [gauge, value] of this.#gauges) gauge.set(labels, value(replica))
+      for (const state of COPIES) {
+        this.#copy.set({ ...labels, state }, Number(replica.copy === state))
+      }
+    }
+  }
+}
+
 function isProtected({ state }: Status): number {
   return state === 'protected' ? 1 : 0
 }
@@ -54,6 +137,8 @@ export class Metrics {
   readonly #registry = new Registry()
   readonly #gauges: [Gauge, Reader][] = []
   readonly #operations: Gauge
+  readonly #connection: Gauge
+  readonly #replicas: ReplicaGauges<ReplicaStatus>
 
   constructor(volume: string) {
     this.#registry.setDefaultLabels({ volume })
@@ -67,6 +152,18 @@ export class Metrics {
       labelNames: ['operation'],
       registers,
     })
+    this.#connection = new Gauge({
+      name: 'holdfast_replica_connection',
+      help: 'Connection to the replica: 1 for the state it is in',
+      labelNames: ['peer', 'state'],
+      registers,
+    })
+    this.#replicas = new ReplicaGauges(SHIPPED, {
+      registry: this.#registry,
+      prefix: 'replica',
+      labelNames: ['peer'],
+      labels: ({ peer }) => ({ peer }),
+    })
   }
 
   get contentType(): string {
@@ -79,6 +176,38 @@ export class Metrics {
     for (const [operation, count] of Object.entries(status.operations)) {
       this.#operations.set({ operation }, count)
     }
+    this.#replicas.set(status.replicas)
+    this.#connection.reset()
+    for (const { peer, connection } of status.replicas) {
+      for (const state of CONNECTIONS) {
+        this.#connection.set({ peer, state }, Number(connection === state))
+      }
+    }
+    return this.#registry.metrics()
+  }
+}
+
+/** Of a replica host: series for each replica that it keeps. */
+export class HostMetrics {
+  readonly #registry = new Registry()
+  readonly #replicas: ReplicaGauges<HostedReplica>
+
+  constructor(host: string) {
+    this.#registry.setDefaultLabels({ host })
+    this.#replicas = new ReplicaGauges(HOSTED, {
+      registry: this.#registry,
+      prefix: 'hosted',
+      labelNames: ['replica', 'primary', 'uuid'],
+      labels: ({ name, primary, uuid }) => ({ replica: name, primary, uuid }),
+    })
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  async render(status: HostStatus): Promise<string> {
+    this.#replicas.set(status.replicas)
     return this.#registry.metrics()
   }
 }

@@ -10,6 +10,7 @@ import { Peers } from '../replication/peers.js'
 import type { CopyState } from '../replication/replica.js'
 import { ReplicaHost } from '../replication/serve.js'
 import { ControlServer } from './control.js'
+import { HostMetrics } from './metrics.js'
 import { hostDirectory, replicaSocketPath } from './places.js'
 import { hostName } from './replicas.js'
 
@@ -25,6 +26,15 @@ export interface HostedReplica {
   end: number
   logged: number
   applied: number
+  /**
+   * What the primary has, as far as it was heard of, and the tree has not; `bytes` without what
+   * waited in the log when this server started.
+   */
+  lag: { records: number; bytes: number; seconds: number }
+  /** Received and not yet in the log. */
+  queuedBytes: number
+  /** Times it could not go on, since this server started. */
+  failures: number
   baseline: boolean
   problem: { code: string; message: string } | null
   tree: string
@@ -77,6 +87,9 @@ export async function serveReplicas(options: {
         end: Number(state.end),
         logged: Number(state.logged?.seq ?? 0n),
         applied: Number(state.applied),
+        lag: replica.lag,
+        queuedBytes: state.queuedBytes,
+        failures: replica.failures,
         baseline: state.baseline,
         problem: state.failure && { code: state.failure.code, message: state.failure.message },
         tree: place.tree,
@@ -84,9 +97,16 @@ export async function serveReplicas(options: {
       }
     }),
   })
+  const metrics = new HostMetrics(name)
   const control = await ControlServer.listen({
     socket: replicaSocketPath(),
-    addRoutes: (app) => app.get('/v1/replicas', async () => status()),
+    addRoutes: (app) => {
+      app.get('/v1/replicas', async () => status())
+      app.get('/v1/metrics', async (_request, reply) => {
+        reply.type(metrics.contentType)
+        return metrics.render(status())
+      })
+    },
   })
   return {
     get status() {

@@ -1,7 +1,8 @@
 /** What `status` says of the replicas of a volume. JSON values only. */
 import type { Acknowledge } from '../replication/ack-options.js'
-import type { LagMeter } from '../replication/lag.js'
 import type { ShipperState } from '../replication/shipper.js'
+import type { BaselineStatus } from './baseline-progress.js'
+import type { Captured } from './captured.js'
 import type { ReplicaOptions, StoredReplica } from './replica-options.js'
 
 /** What `status` says of one replica. Sizes in bytes. */
@@ -15,10 +16,19 @@ export interface ReplicaStatus {
   logged: number
   applied: number
   /**
-   * Records captured and not yet logged, and not yet applied, there; bytes of the former; age of the
-   * oldest of the latter.
+   * What is captured and not yet logged, or not yet applied, there: records, bytes of them, and the
+   * age of the oldest. `seconds` is of what is not applied.
    */
-  lag: { logged: number; applied: number; bytes: number; seconds: number }
+  lag: {
+    logged: number
+    applied: number
+    loggedBytes: number
+    appliedBytes: number
+    loggedSeconds: number
+    seconds: number
+  }
+  /** A baseline that is under way; null otherwise. */
+  baseline: BaselineStatus | null
   /** A synchronous replica: replies wait for it now. */
   waitedFor: boolean
   onLoss: ReplicaOptions['onLoss']
@@ -55,30 +65,35 @@ export function statusOf(replica: {
   options: StoredReplica
   state: ShipperState
   held: boolean
-  captured: bigint
-  meter: LagMeter
+  captured: Captured
+  baseline: BaselineStatus | null
   waitedFor: boolean
   slowing: boolean
 }): ReplicaStatus {
-  const { options, state, held, captured, meter, waitedFor, slowing } = replica
+  const { options, state, held, captured, waitedFor, slowing } = replica
   const { established: _, holdBytes: __, scrubMs: ___, ...shown } = options
-  const { sent, logged, applied, baseline, problem, connection, needs, verdict } = state
-  const upToDate = applied >= captured && connection === 'connected'
+  const { sent, logged, applied, problem, connection, needs, verdict } = state
+  const end = captured.seq()
+  const notLogged = captured.behind(logged)
+  const notApplied = captured.behind(applied)
+  const upToDate = applied >= end && connection === 'connected'
   const failed = problem?.code.startsWith('REPLAY_') === true || needs > 0
-  const now = Date.now()
   return {
     ...shown,
     connection,
-    copy: baseline || failed ? 'Inconsistent' : upToDate ? 'UpToDate' : 'Consistent',
+    copy: state.baseline || failed ? 'Inconsistent' : upToDate ? 'UpToDate' : 'Consistent',
     sent: Number(sent),
     logged: Number(logged),
     applied: Number(applied),
     lag: {
-      logged: Number(captured - logged),
-      applied: Number(captured - applied),
-      bytes: Math.round(meter.behind(logged, now).bytes),
-      seconds: meter.behind(applied, now).ms / 1000,
+      logged: Number(end - logged),
+      applied: Number(end - applied),
+      loggedBytes: notLogged.bytes,
+      appliedBytes: notApplied.bytes,
+      loggedSeconds: notLogged.seconds,
+      seconds: notApplied.seconds,
     },
+    baseline: replica.baseline,
     waitedFor,
     slowing,
     bytesSent: state.bytesSent,

@@ -10,11 +10,12 @@ import type { Logger } from '../lib/log.js'
 import type { AckReport } from '../lib/native.js'
 import type { Acknowledge } from '../replication/ack-options.js'
 import { hostIdentity } from '../replication/identity.js'
-import { LagMeter } from '../replication/lag.js'
 import { Peers } from '../replication/peers.js'
 import { type ShippedVolume, Shipper, type ShipperState } from '../replication/shipper.js'
 import { connectTls } from '../replication/tls.js'
 import { type AckPort, Acks, countClasses } from './acks.js'
+import { BaselineProgress, type BaselineStatus } from './baseline-progress.js'
+import type { Captured } from './captured.js'
 import { LagLimit } from './lag-limit.js'
 import { hostDirectory } from './places.js'
 import {
@@ -39,7 +40,8 @@ export interface ReplicasOptions {
   volume: ShippedVolume & VerifiedVolume
   /** The kernel collects writes: nobody can hold their replies. */
   writeback: boolean
-  journal(): { bytes: number; records: number }
+  captured: Captured
+  journalBytes(): number
   /** Frames after this seq are kept; undefined: replicas ask for nothing. */
   keepAfter(seq: bigint | undefined): void
   acks: AckPort & { report(): AckReport; slow(on: boolean): void }
@@ -57,13 +59,13 @@ interface Target {
   shipper: Shipper
   state: ShipperState
   held: boolean
+  progress: BaselineProgress | null
 }
 
 export class Replicas {
   readonly #options: ReplicasOptions
   readonly #targets = new Map<string, Target>()
   readonly #acks: Acks
-  readonly #meter: LagMeter
   readonly #lagLimit: LagLimit
   #acknowledge: Acknowledge
   #watchers = new Set<() => void>()
@@ -81,14 +83,10 @@ export class Replicas {
   /** Before the volume is mounted: the kernel then hears at once whether closes are asked about. */
   constructor(options: ReplicasOptions) {
     this.#options = options
-    const { acks: port, log, journal } = options
+    const { acks: port, log, captured } = options
     this.#verification = new Verification(options.volume, log)
-    this.#meter = new LagMeter((records) => {
-      const { bytes, records: all } = journal()
-      return all === 0 ? 0 : (Number(records) * bytes) / all
-    })
     this.#acks = new Acks({ port, onArmed: (peer) => this.#armed(peer), log })
-    this.#lagLimit = new LagLimit({ meter: this.#meter, slow: (on) => port.slow(on), log })
+    this.#lagLimit = new LagLimit({ captured, slow: (on) => port.slow(on), log })
     this.#acknowledge = options.stored.acknowledge
     this.#acks.configure(new Map(), this.#acknowledge)
   }
@@ -124,13 +122,12 @@ export class Replicas {
   }
 
   get status(): ReplicaStatus[] {
-    const captured = this.#sample()
     return [...this.#targets.values()].map((target) => {
       const { peer } = target.options
       return statusOf({
         ...target,
-        captured,
-        meter: this.#meter,
+        captured: this.#options.captured,
+        baseline: this.#followBaseline(target),
         waitedFor: this.#acks.waitsFor(peer),
         slowing: this.#lagLimit.slowedBy(peer),
       })
@@ -156,6 +153,21 @@ export class Replicas {
       throw new HoldfastError('NOT_REPLICATED', message, { op: 'resync' })
     }
     for (const [, { shipper }] of chosen) shipper.resync()
+  }
+
+  /** Where its baseline is; null when none is under way. */
+  #followBaseline(target: Target): BaselineStatus | null {
+    const { state } = target
+    if (!state.baseline || state.connection !== 'connected') {
+      target.progress = null
+      return null
+    }
+    const { captured } = this.#options
+    const total = captured.bytes()
+    const applied = total - captured.behind(state.applied).bytes
+    target.progress ??= new BaselineProgress(applied)
+    const scan = captured.scan()
+    return target.progress.update({ scan, captured: total, applied, now: Date.now() })
   }
 
   /** Adds a replica, or changes what is named of its options. PEER_NOT_FOUND, USAGE. */
@@ -202,8 +214,9 @@ export class Replicas {
   tick(): void {
     this.#capturedBefore = this.#capturedLast
     this.#capturedLast = this.#sample()
+    for (const target of this.#targets.values()) this.#followBaseline(target)
     this.#settle()
-    this.#acks.tick((at) => this.#meter.capturedAt(at))
+    this.#acks.tick((at) => this.#options.captured.seqAt(at))
     this.#scrub()
   }
 
@@ -310,6 +323,7 @@ export class Replicas {
       shipper,
       state: shipper.state,
       held: true,
+      progress: null,
     })
   }
 
@@ -356,9 +370,9 @@ export class Replicas {
 
   /** Last captured seq, noted for the lag. */
   #sample(): bigint {
-    const { capturedSeq, capturedBytes } = this.#options.acks.report()
-    this.#meter.sample(capturedSeq, capturedBytes, Date.now())
-    return capturedSeq
+    const { captured } = this.#options
+    captured.note()
+    return captured.seq()
   }
 
   #settle(): void {
@@ -399,7 +413,7 @@ export class Replicas {
 
   /** What a replica lacks is kept for it, up to a limit. */
   #settleHold(): void {
-    const { bytes } = this.#options.journal()
+    const bytes = this.#options.journalBytes()
     let keepAfter: bigint | undefined
     for (const target of this.#targets.values()) {
       const behind = target.state.logged

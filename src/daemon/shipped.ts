@@ -5,6 +5,7 @@ import { CODES_SWEEP_PAUSE_MS, CONTROL_TIMEOUT_MS } from '../lib/limits.js'
 import { native, type OpenVolumeResult, type ScanOptions } from '../lib/native.js'
 import { parseUuid } from '../record/frame.js'
 import type { ShippedVolume } from '../replication/shipper.js'
+import type { Captured } from './captured.js'
 import { waitJournaled } from './checkpoint.js'
 import { codesPath, journalPath } from './places.js'
 import type { Recapture } from './recapture.js'
@@ -24,20 +25,15 @@ export const WHOLE: ScanOptions = {
 /** A time after which nothing has changed. */
 const NEVER_NS = 2n ** 64n - 1n
 
-/** How much the journal holds. */
-export function journalExtent({ report }: Drain): { bytes: number; records: number } {
-  const { usedBytes = 0, firstSeq = 0n, lastSeq = 0n } = report?.journal ?? {}
-  return { bytes: usedBytes, records: Number(lastSeq - firstSeq) }
-}
-
 /** The volume, as a shipper sees it. */
 export function shipped(parts: {
   volume: Volume
   handle: number
   drain: Drain
   recapture: Recapture
+  captured: Captured
 }): ShippedVolume & VerifiedVolume {
-  const { volume, handle, drain, recapture } = parts
+  const { volume, handle, drain, recapture, captured } = parts
   return {
     name: volume.config.name,
     host: hostName(),
@@ -48,6 +44,7 @@ export function shipped(parts: {
       await waitJournaled(handle, capturedSeq, CONTROL_TIMEOUT_MS)
       return capturedSeq
     },
+    bytesAfter: (seq) => captured.behind(seq).bytes,
     startBaseline: async ({ codes }) => native.startScan(handle, { ...WHOLE, codes }),
     startRepair: async (objects) =>
       native.startScan(handle, { ...WHOLE, kind: 'repair', changedSinceNs: NEVER_NS, objects }),

@@ -24,6 +24,7 @@ import type { Logger } from '../lib/log.js'
 import { type HoldResult, native, type OpenVolumeResult, type VolumeStats } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
 import { parseUuid } from '../record/frame.js'
+import { Captured } from './captured.js'
 import { Checkpointer, waitJournaled } from './checkpoint.js'
 import { type Clock, systemClock } from './clock.js'
 import { VolumeLock } from './lock.js'
@@ -35,7 +36,7 @@ import { Recapture, recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
 import { readReplicas } from './replica-options.js'
 import { Replicas } from './replicas.js'
-import { journalExtent, keepCodes, openCodes, shipped } from './shipped.js'
+import { keepCodes, openCodes, shipped } from './shipped.js'
 import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
 
 const FOLLOW_POLL_MS = 50
@@ -67,6 +68,7 @@ interface Parts {
   checkpointer: Checkpointer
   recapture: Recapture
   replicas: Replicas
+  captured: Captured
 }
 
 export class ProtectedVolume {
@@ -141,7 +143,8 @@ export class ProtectedVolume {
     this.#timers.push(setInterval(() => void this.#tick(), TICK_MS))
     this.#timers.push(setInterval(() => void this.#checkpoint(), CHECKPOINT_INTERVAL_MS))
     if (provable) await this.checkpoint()
-    await this.#parts.drain.freshReport()
+    const { journal } = await this.#parts.drain.freshReport()
+    this.#parts.captured.begin(journal)
     await this.#parts.replicas.start()
     void this.#tick().then(() => this.#followRecapture())
   }
@@ -395,12 +398,14 @@ function startParts(
   )
   const checkpointer = new Checkpointer({ handle, drain, chores, clock })
   const recapture = new Recapture(handle, drain, need)
+  const captured = new Captured(handle)
   const replicas = new Replicas({
     stateDirectory,
     stored,
-    volume: shipped({ volume, handle, drain, recapture }),
+    volume: shipped({ volume, handle, drain, recapture, captured }),
     writeback: config.options.writeback,
-    journal: () => journalExtent(drain),
+    captured,
+    journalBytes: () => drain.report?.journal.usedBytes ?? 0,
     keepAfter: (keepAfter) => void drain.setRetention({ ...retentionOf(volume), keepAfter }),
     acks: {
       setPolicy: (policy) => native.setAckPolicy(handle, policy),
@@ -415,7 +420,7 @@ function startParts(
   })
   onCommitted = (seq) => replicas.advanced(seq)
   log.info({ uuid: config.uuid }, 'volume opened')
-  return { handle, drain, chores, checkpointer, recapture, replicas }
+  return { handle, drain, chores, checkpointer, recapture, replicas, captured }
 }
 
 function retentionOf({ config }: Volume): Retention {

@@ -97,6 +97,7 @@ const REGISTRY = {
   TOKEN: [ExitCode.refused, 'EACCES'],
   IDENTITY: [ExitCode.refused, 'EKEYREJECTED'],
   NOT_REPLICATED: [ExitCode.notFound, 'ENOENT'],
+  BASELINE: [ExitCode.failed, 'EIO'],
   // The machinery
   NATIVE_MISSING: [ExitCode.failed, 'ENOSYS'],
   NATIVE: [ExitCode.failed, 'EIO'],

@@ -105,6 +105,15 @@ export const LOG_BATCH_BYTES_MAX = 8 * MiB
 /** Size of a replica's log: older frames go once they are applied. */
 export const LOG_KEEP_BYTES = 1 * GiB
 export const LOG_PRUNE_INTERVAL_MS = 5_000
+/** Lag in bytes and seconds is told from spans of this length, */
+export const TIMELINE_STEP_MS = 10
+/** and of so many of them; beyond, older ones become longer. */
+export const TIMELINE_SPANS_MAX = 1024
+/** The rate of a baseline is that of the last so many ms. */
+export const BASELINE_RATE_MS = 10_000
+/** Pause before a baseline that has failed is begun again: doubled from the first to the second. */
+export const BASELINE_RETRY_MS_MIN = 1_000
+export const BASELINE_RETRY_MS_MAX = 60_000
 /** How often a replay under way says how far it is. */
 export const APPLY_REPORT_MS = 5
 /** Nothing to apply for this long: a replica computes codes. */
@@ -135,8 +144,6 @@ export const ACK_PATHS_MAX = 256
 export const ACK_CLASSES_MAX = 32
 /** How often a limit of lag is looked at. */
 export const LAG_LOOK_MS = 50
-/** Samples of what was captured when; beyond, older ones become fewer. */
-export const LAG_SAMPLES_MAX = 4096
 /** Lowest rate that shipping may be limited to, bytes per second. */
 export const RATE_BYTES_MIN = 1 * KiB
 /** A pause for the rate's sake is looked at this often: the connection may end meanwhile. */

@@ -102,6 +102,10 @@ export interface VolumeStats {
   scanImaged: bigint
   scanBytes: bigint
   scanErrors: bigint
+  /** What a baseline has before it, once it is counted. */
+  scanCounted: boolean
+  scanTotalObjects: bigint
+  scanTotalBytes: bigint
   /** Requests by operation name. */
   ops: Record<string, number>
   /** I/O is on hold. */

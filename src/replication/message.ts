@@ -47,8 +47,13 @@ const Schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('refuse'), code: text, message: z.string().max(4096) }),
   /** Forget the log: the next frame follows this place, and a baseline is in it. */
   z.strictObject({ type: z.literal('reset'), at: place }),
-  /** One frame of the journal, as its body. */
-  z.strictObject({ type: z.literal('frame'), end: seq, authorised: seq }),
+  /** One frame of the journal, as its body; `unsent`: bytes of changes behind it. */
+  z.strictObject({
+    type: z.literal('frame'),
+    end: seq,
+    authorised: seq,
+    unsent: seq.optional(),
+  }),
   /** The log has advanced to `end`; up to `authorised` it may be applied. */
   z.strictObject({ type: z.literal('advance'), end: seq, authorised: seq }),
   /** Apply so much later than it was captured; `clockMs`: the primary's wall clock now. */

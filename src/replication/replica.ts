@@ -26,6 +26,7 @@ import type {
   LogReply,
   LogRequest,
 } from './replica-messages.js'
+import { type Behind, Timeline } from './timeline.js'
 import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
 
 /** How much of its primary's tree the replica's tree can be relied on to be. */
@@ -68,6 +69,13 @@ export class Replica {
   #authorised = 0n
   #failure: ErrorReport | null = null
   #queued = 0
+  /** Bytes the primary has not sent, as it said last. */
+  #unsent = 0
+  #storedBytes = 0
+  /** Ends of the primary's journal, as they were heard of; frames, as they were stored. */
+  #ends = new Timeline()
+  #stored = new Timeline()
+  #failures = 0
   #opened = { log: false, apply: false }
   /** The replay starts over; the log does so after it, then come the frames kept here. */
   #resetting: { at: LogPlace; frames: Uint8Array<ArrayBuffer>[] } | undefined
@@ -154,6 +162,19 @@ export class Replica {
     return this.#queued >= REPLICA_QUEUE_BYTES_MAX
   }
 
+  /** What the primary has, as far as it was heard of, and the tree has not. */
+  get lag(): Behind & { records: number } {
+    const { bytes } = this.#stored.behind(this.#applied, Date.now())
+    const { seconds } = this.#ends.behind(this.#applied, Date.now())
+    const records = this.#end > this.#applied ? Number(this.#end - this.#applied) : 0
+    return { records, seconds, bytes: records === 0 ? 0 : bytes + this.#queued + this.#unsent }
+  }
+
+  /** How often it could not go on, since this server started. */
+  get failures(): number {
+    return this.#failures
+  }
+
   /** Called after every change of the state; returns how to end that. */
   watch(onChange: () => void): () => void {
     this.#watchers.add(onChange)
@@ -173,8 +194,11 @@ export class Replica {
   }
 
   /** How far the primary's journal goes, and how far it may be applied. */
-  advance({ end, authorised }: { end: number; authorised: number }): void {
+  advance(news: { end: number; authorised: number; unsent?: number | undefined }): void {
+    const { end, authorised, unsent } = news
+    if (unsent !== undefined) this.#unsent = unsent
     if (BigInt(end) > this.#end) this.#end = BigInt(end)
+    this.#ends.note({ seq: BigInt(end), bytes: 0, at: Date.now() })
     if (BigInt(authorised) > this.#authorised) this.#authorised = BigInt(authorised)
     this.#pushHorizon()
   }
@@ -201,6 +225,8 @@ export class Replica {
     this.#differences = []
     this.#judge({ ...NO_VERDICT })
     this.#authorised = 0n
+    this.#ends = new Timeline()
+    this.#stored = new Timeline()
     this.#resetting = { at, frames: [] }
     this.#apply.postMessage({ kind: 'reset', at } satisfies ApplyRequest)
   }
@@ -233,6 +259,8 @@ export class Replica {
         this.#opened.log = true
         this.#queued -= reply.bytes
         this.#logged = reply.at
+        this.#storedBytes += reply.bytes
+        if (reply.at !== null) this.#noteStored(reply.at.seq)
         this.#pushHorizon()
         break
       case 'failure':
@@ -243,6 +271,10 @@ export class Replica {
         return
     }
     this.#changed()
+  }
+
+  #noteStored(seq: bigint): void {
+    this.#stored.note({ seq, bytes: this.#storedBytes, at: Date.now() })
   }
 
   #onApply(reply: ApplyReply): void {
@@ -305,6 +337,7 @@ export class Replica {
   #fail(error: ErrorReport): void {
     this.#logger.error({ error }, 'the replica does not follow')
     this.#failure = error
+    this.#failures += 1
     this.#changed()
   }
 

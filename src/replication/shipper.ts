@@ -10,6 +10,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
+  BASELINE_RETRY_MS_MAX,
+  BASELINE_RETRY_MS_MIN,
   DIFFERENCES_TOLD_MAX,
   PEER_SILENCE_MS_MAX,
   RATE_PAUSE_MS_MAX,
@@ -27,6 +29,7 @@ import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './messag
 import { RateLimit } from './rate.js'
 import { type RepairedVolume, Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
+import { Retry } from './retry.js'
 import { type ReplicaPositions, Sender } from './sender.js'
 import type { Verdict } from './verdict.js'
 
@@ -44,6 +47,8 @@ export interface ShippedVolume extends RepairedVolume {
    * `codes`: of the data codes only, for a replica that has a tree of the volume.
    */
   startBaseline(options: { codes: boolean }): Promise<void>
+  /** Bytes captured after this seq. */
+  bytesAfter(seq: bigint): number
   /** Errors of the scan that ended last. */
   scanErrors(): number
 }
@@ -101,7 +106,10 @@ export class Shipper {
   #end = 0n
   /** A baseline was begun for this replica by this process. */
   #imaging = false
-  #imagingErrors = 0
+  readonly #baselineRetry = new Retry({
+    minMs: BASELINE_RETRY_MS_MIN,
+    maxMs: BASELINE_RETRY_MS_MAX,
+  })
   /** The replica has a tree: codes will do for a baseline. */
   #tree = false
   #resync = false
@@ -350,14 +358,33 @@ export class Shipper {
   async #followBaseline(): Promise<void> {
     const { volume } = this.#options
     if (!this.#sender.baseline) {
+      if (this.#imaging && this.#problem?.code === 'BASELINE') this.#problem = null
       this.#imaging = false
+      this.#baselineRetry.succeeded()
       return
     }
     if (volume.scanning()) return
-    if (this.#imaging && volume.scanErrors() <= this.#imagingErrors) return
-    this.#imagingErrors = 0
-    await volume.startBaseline({ codes: this.#tree })
-    this.#imaging = true
+    const errors = volume.scanErrors()
+    if (this.#imaging && errors === 0) return
+    if (this.#imaging) this.#baselineFailed(`the scan of the tree ended with ${errors} errors`)
+    if (!this.#baselineRetry.isDue(Date.now())) return
+    try {
+      await volume.startBaseline({ codes: this.#tree })
+      this.#imaging = true
+    } catch (error) {
+      this.#baselineFailed(toHoldfastError(error, 'replication.baseline').message)
+    }
+  }
+
+  #baselineFailed(what: string): void {
+    this.#imaging = false
+    const seconds = this.#baselineRetry.failed(Date.now()) / 1000
+    this.#problem = {
+      code: 'BASELINE',
+      message: `no baseline: ${what}; tried again after ${seconds} s`,
+    }
+    this.#options.log.error({ peer: this.#options.peer, problem: this.#problem }, 'no baseline')
+    this.#options.onChange(this.state)
   }
 
   /** Sends what there is room for; false when there is nothing to do but wait. */
@@ -379,7 +406,9 @@ export class Shipper {
           op: 'replication.ship',
         })
       }
-      const more = channel.send({ type: 'frame', end, authorised: end }, Buffer.from(frame.bytes))
+      const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
+      const header = { type: 'frame', end, authorised: end, unsent } as const
+      const more = channel.send(header, Buffer.from(frame.bytes))
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
       frames += 1

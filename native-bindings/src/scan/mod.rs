@@ -5,6 +5,7 @@
 
 mod absent;
 mod code;
+mod count;
 mod image;
 mod intents;
 mod outside;
@@ -46,6 +47,12 @@ pub struct ScanState {
     pub imaged: AtomicU64,
     pub bytes: AtomicU64,
     pub errors: AtomicU64,
+    /// Scans started: which one a count belongs to.
+    pub number: AtomicU64,
+    /// What there is to be scanned: for a baseline, once it is `counted`.
+    pub total_objects: AtomicU64,
+    pub total_bytes: AtomicU64,
+    pub counted: AtomicBool,
     /// Directories that something was moved or linked into meanwhile, perhaps from where the walk
     /// has not been: what a reader passed over, the walk has to show again.
     pub entered: Mutex<HashMap<Oid, FileHandle>>,

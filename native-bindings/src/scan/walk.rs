@@ -7,6 +7,7 @@
 //! on meanwhile: images and live changes share one order.
 
 use super::code::{code_data, Pace};
+use super::count::start_count;
 use super::image::{bracket, image_data, image_dir, image_meta, image_object, list, Entry};
 use super::{ScanState, KIND_BASELINE, KIND_REPAIR, KIND_VERIFY};
 use crate::interceptor::attr::{ctime_ns, stat_fd};
@@ -37,9 +38,13 @@ pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
     if v.scan.running.swap(true, Ordering::AcqRel) {
         return Err(Errno(libc::EBUSY));
     }
-    for counter in [&v.scan.objects, &v.scan.imaged, &v.scan.bytes, &v.scan.errors] {
+    let s = &v.scan;
+    for counter in [&s.objects, &s.imaged, &s.bytes, &s.errors, &s.total_objects, &s.total_bytes] {
         counter.store(0, Ordering::Relaxed);
     }
+    s.counted.store(false, Ordering::Relaxed);
+    let number = s.number.fetch_add(1, Ordering::AcqRel) + 1;
+    let baseline = options.kind == KIND_BASELINE;
     let volume = v.clone();
     let run = move || {
         let kind = options.kind;
@@ -59,6 +64,10 @@ pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
         volume.scan.entered.lock().clear();
     };
     std::thread::Builder::new().name("holdfast-scan".into()).spawn(run).map_err(Errno::from)?;
+    if baseline {
+        // Without it the walk has no known end, and goes on all the same.
+        let _ = start_count(v, number);
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { HostedReplica } from '../../daemon/replica-host.js'
 import { formatCount, formatDuration } from '../../lib/format.js'
 import { interruptSignal, out, print, printJson, table } from '../output.js'
-import { copyText } from '../render-replicas.js'
+import { copyText, lagText } from '../render-replicas.js'
 import { replicaHostStatus } from './peer.js'
 
 const LISTEN_DEFAULT = '0.0.0.0:7420'
@@ -68,9 +68,10 @@ Example:
         copyText(each.copy),
         formatCount(each.logged),
         formatCount(each.applied),
+        lagText(each.lag.records, each.lag.bytes, each.lag.seconds),
         each.problem === null ? `${each.tree}${lateText(each)}` : out.red(each.problem.message),
       ])
-      const head = ['REPLICA', 'PRIMARY', 'CONNECTION', 'COPY', 'LOGGED', 'APPLIED', 'TREE']
+      const head = ['REPLICA', 'PRIMARY', 'CONNECTION', 'COPY', 'LOGGED', 'APPLIED', 'LAG', 'TREE']
       print(table([head.map((text) => out.dim(text)), ...rows]))
     })
 }

@@ -23,6 +23,7 @@ import {
   seqArgument,
   sizeArgument,
 } from '../arguments.js'
+import { followBaseline } from '../baseline.js'
 import { interruptSignal, out, print, printJson, remark, usageError } from '../output.js'
 import { acknowledgeText } from '../render-replicas.js'
 
@@ -40,6 +41,7 @@ interface ReplicateFlags {
   rateLimit?: number | null
   maxLag?: LagArgument
   applyDelay?: number
+  wait?: boolean
   json?: boolean
 }
 
@@ -125,10 +127,14 @@ export function addReplicateCommands(program: Command): void {
       "keep the replica's tree so far behind; its log is not delayed (default: 0s)",
       durationArgument,
     )
+    .option('--wait', 'until the baseline is there, showing how far it is (default on a terminal)')
+    .option('--no-wait', 'return at once; it goes on in the background')
     .option('--json', 'as JSON')
     .addHelpText(
       'after',
       `
+Ctrl-C ends the waiting, not the baseline.
+
 Examples:
   holdfast replicate data --to replica1
   holdfast replicate db --to replica1 --ack sync-log --on-loss refuse
@@ -218,6 +224,10 @@ async function replicate(which: string, flags: ReplicateFlags): Promise<void> {
   }
   if (to !== undefined) await client.replicate({ peer: to, ...own })
   if (Object.keys(common).length > 0) await client.setAcknowledge(common)
+  const wait = flags.wait ?? (!json && process.stderr.isTTY === true)
+  if (to !== undefined && wait) {
+    await followBaseline(client, { peer: to, signal: interruptSignal() })
+  }
   const status = await client.status()
   if (json) return printJson(to === undefined ? status.acknowledge : status.replicas)
   const ack = status.replicas.find(({ peer }) => peer === to)?.ack
