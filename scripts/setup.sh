@@ -31,7 +31,7 @@ if [ "$purpose" != run ]; then
   needed+=(
     mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs ip:iproute2 nsenter:util-linux setfattr:attr setfacl:acl sqlite3:sqlite3
     /usr/lib/postgresql/15/bin/postgres:postgresql-15 fio:fio stress-ng:stress-ng rsync:rsync
-    python3:python3
+    python3:python3 sshd:openssh-server ssh:openssh-client
   )
 fi
 [ "$purpose" != bench ] || needed+=(

@@ -7,9 +7,8 @@ import { out } from './output.js'
 
 export function replicaText(replica: ReplicaStatus): string {
   const { peer, connection, copy, logged, applied, lag, baseline, problem } = replica
-  const connected = connection === 'connected' ? out.green(connection) : out.yellow(connection)
   const parts = [
-    `${out.bold(peer)} ${connected}, ${ackText(replica)}, ${copyText(copy)}`,
+    `${out.bold(peer)} ${connectionText(connection)}, ${ackText(replica)}, ${copyText(copy)}`,
     ...(baseline === null ? [] : [`baseline ${baselineText(baseline)}`]),
     `logged seq ${formatCount(logged)} (${lagText(lag.logged, lag.loggedBytes, lag.loggedSeconds)})`,
     `applied seq ${formatCount(applied)} (${lagText(lag.applied, lag.appliedBytes, lag.seconds)})`,
@@ -60,6 +59,11 @@ export function acknowledgeText({ at, quorum, closeAtNextMount }: AcknowledgeSta
   const whom =
     quorum === null ? 'all synchronous replicas' : `${quorum} of the synchronous replicas`
   return `${formatAckAt(at)}${next}, for ${whom}`
+}
+
+/** The state of a connection, in colours. */
+export function connectionText(connection: string): string {
+  return connection === 'connected' ? out.green(connection) : out.yellow(connection)
 }
 
 /** `12 behind, 48.0 KiB, 0.2 s` */

@@ -16,6 +16,9 @@ export interface JournalBefore {
   lastClock: bigint
 }
 
+/** What replicas are measured by: a volume's captured journal, or what a replica knows of it. */
+export type CapturedView = Pick<Captured, 'seq' | 'bytes' | 'behind' | 'seqAt' | 'note' | 'scan'>
+
 export class Captured {
   readonly #handle: number
   #timeline = new Timeline()

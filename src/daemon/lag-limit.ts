@@ -6,7 +6,7 @@
  */
 import type { Logger } from '../lib/log.js'
 import type { ShipperState } from '../replication/shipper.js'
-import type { Captured } from './captured.js'
+import type { CapturedView } from './captured.js'
 
 /** Slowed until it is this much below the limit: not on and off with every write. */
 const EASED = 0.9
@@ -26,12 +26,12 @@ interface Watched {
 
 export class LagLimit {
   readonly #watched = new Map<string, Watched>()
-  readonly #captured: Captured
+  readonly #captured: CapturedView
   readonly #slow: (on: boolean) => void
   readonly #log: Logger
   #on = false
 
-  constructor(options: { captured: Captured; slow(on: boolean): void; log: Logger }) {
+  constructor(options: { captured: CapturedView; slow(on: boolean): void; log: Logger }) {
     this.#captured = options.captured
     this.#slow = options.slow
     this.#log = options.log

@@ -28,6 +28,11 @@ export function replicaSocketPath(): string {
   return join(runDirectory(), '.replica-host.sock')
 }
 
+/** Says which process serves replicas on this host. */
+export function replicaPidPath(): string {
+  return join(runDirectory(), '.replica-host.pid')
+}
+
 export function pidPath(name: string): string {
   return join(runDirectory(), `${name}.pid`)
 }

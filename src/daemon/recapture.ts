@@ -8,6 +8,7 @@ import type { JournalMeta, RecaptureNeed } from '../journal/meta.js'
 import { Journal } from '../journal/store.js'
 import { RECAPTURE_RETRY_MS, RECAPTURE_SLACK_MS } from '../lib/limits.js'
 import { native, type OpenVolumeResult } from '../lib/native.js'
+import { lower } from '../lib/seqs.js'
 import { Oids } from '../record/oids.js'
 
 /** What the start sequence found. */
@@ -35,8 +36,8 @@ export function recaptureNeed(found: Found): RecaptureNeed | null {
   // One was under way when the machine or the process died: what either asks for.
   return {
     reason: fresh.reason,
-    sinceNs: min(recapture.sinceNs, fresh.sinceNs),
-    afterSeq: min(recapture.afterSeq, fresh.afterSeq),
+    sinceNs: lower(recapture.sinceNs, fresh.sinceNs),
+    afterSeq: lower(recapture.afterSeq, fresh.afterSeq),
   }
 }
 
@@ -55,10 +56,6 @@ function freshNeed({ meta, lastSeq, ring, sealed }: Found): RecaptureNeed | null
   }
   const reason = 'looking for changes made while the volume was not mounted'
   return { reason, sinceNs, afterSeq: lastSeq }
-}
-
-function min(a: bigint, b: bigint): bigint {
-  return a < b ? a : b
 }
 
 /** Objects that records after `afterSeq` mention, as [ino, gen, …]. Reads the journal. */

@@ -1,18 +1,26 @@
 /**
- * The replica host as a process: serves peers (`replication/serve.ts`) and, on a control socket of
- * its own, whoever asks this host how its replicas are doing.
+ * The replica host as a process: serves peers (`replication/serve.ts`), connects to those that it
+ * follows, feeds further replicas, and answers on a control socket of its own.
  */
-import { resolve } from 'node:path'
+import type { Socket } from 'node:net'
+import { basename, resolve } from 'node:path'
+import { z } from 'zod'
+import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import type { Logger } from '../lib/log.js'
 import { VERSION } from '../lib/version.js'
+import type { FollowState } from '../replication/follower.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
-import type { CopyState } from '../replication/replica.js'
-import { ReplicaHost } from '../replication/serve.js'
-import { ControlServer } from './control.js'
+import type { CopyState, Replica } from '../replication/replica.js'
+import { type Connected, ReplicaHost, sshIdentity } from '../replication/serve.js'
+import { ControlServer, type Routes, readBody } from './control.js'
+import { Feed } from './feed.js'
+import { FollowSchema, Follows } from './follows.js'
 import { HostMetrics } from './metrics.js'
 import { hostDirectory, replicaSocketPath } from './places.js'
+import type { ReplicaStatus } from './replica-status.js'
 import { hostName } from './replicas.js'
+import { type RootHolder, RootLock } from './root-lock.js'
 
 /** What `holdfast replica list` and GET /v1/replicas tell of one replica. */
 export interface HostedReplica {
@@ -40,81 +48,210 @@ export interface HostedReplica {
   tree: string
   /** How late it is applied on purpose. */
   applyDelayMs: number
+  /** Further replicas that this one is shipped to. */
+  feeds: ReplicaStatus[]
 }
 
 export interface HostStatus {
   host: string
   version: string
   pid: number
+  /** null: nobody connects by TLS. */
   address: { host: string; port: number } | null
   fingerprint: string
   root: string
   replicas: HostedReplica[]
+  /** Volumes that this host connects for. */
+  follows: FollowState[]
 }
 
 export interface ServedReplicas {
   readonly status: HostStatus
+  readonly sessions: number
+  accept(connected: Connected): void
   close(): Promise<void>
 }
 
-/** Serves until `close`. CONNECTION: the address cannot be had. */
+/** The header of a request that is a connection over ssh: whose it is. */
+export const STREAM_PEER_HEADER = 'x-holdfast-peer'
+export const STREAM_PATH = '/v1/stream'
+
+const FeedSchema = z.strictObject({
+  peer: z.string().min(1),
+  listen: z.string().min(1).nullish(),
+  holdBytes: z.int().min(0).optional(),
+})
+
+/** Serves until `close`. CONNECTION: the address cannot be had. VOLUME_RUNNING: another does. */
 export async function serveReplicas(options: {
-  listen: string
+  /** HOST:PORT; null: nobody connects by TLS. */
+  listen: string | null
   root: string
+  way?: RootHolder['way']
   log: Logger
 }): Promise<ServedReplicas> {
-  const identity = await hostIdentity(hostDirectory())
-  const peers = new Peers(hostDirectory())
   const root = resolve(options.root)
-  const name = hostName()
-  const { listen, log } = options
-  const host = await ReplicaHost.start({ listen, root, name, identity, peers, log })
-  const status = (): HostStatus => ({
-    host: name,
-    version: VERSION,
-    pid: process.pid,
-    address: host.address ?? null,
-    fingerprint: identity.fingerprint,
-    root,
-    replicas: host.replicas.map((replica) => {
-      const { state, config, place } = replica
-      return {
-        name: config.name,
-        uuid: config.uuid,
-        primary: config.ownerName,
-        connected: replica.connected,
-        copy: state.copy,
-        end: Number(state.end),
-        logged: Number(state.logged?.seq ?? 0n),
-        applied: Number(state.applied),
-        lag: replica.lag,
-        queuedBytes: state.queuedBytes,
-        failures: replica.failures,
-        baseline: state.baseline,
-        problem: state.failure && { code: state.failure.code, message: state.failure.message },
-        tree: place.tree,
-        applyDelayMs: config.applyDelayMs,
-      }
-    }),
-  })
-  const metrics = new HostMetrics(name)
-  const control = await ControlServer.listen({
-    socket: replicaSocketPath(),
-    addRoutes: (app) => {
-      app.get('/v1/replicas', async () => status())
-      app.get('/v1/metrics', async (_request, reply) => {
-        reply.type(metrics.contentType)
-        return metrics.render(status())
-      })
-    },
-  })
+  const lock = await RootLock.acquire(root, options.way ?? 'serve')
+  const served = new Served(lock, { ...options, root })
+  try {
+    await served.start()
+  } catch (error) {
+    await served.close()
+    throw error
+  }
+  return served
+}
+
+class Served implements ServedReplicas {
+  readonly #lock: RootLock
+  readonly #options: { listen: string | null; root: string; log: Logger }
+  readonly #feeds = new Map<string, Feed>()
+  #fingerprint = ''
+  #host: ReplicaHost | undefined
+  #follows: Follows | undefined
+  #control: ControlServer | undefined
+
+  constructor(lock: RootLock, options: { listen: string | null; root: string; log: Logger }) {
+    this.#lock = lock
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    const { listen, root, log } = this.#options
+    const identity = await hostIdentity(hostDirectory())
+    const peers = new Peers(hostDirectory())
+    const name = hostName()
+    this.#fingerprint = identity.fingerprint
+    const onReplica = (replica: Replica) => void this.#feed(replica)
+    const host = await ReplicaHost.start({ listen, root, name, identity, peers, log, onReplica })
+    this.#host = host
+    for (const replica of host.replicas) void this.#feed(replica)
+    this.#follows = new Follows({ host, identity, peers, log })
+    this.#control = await ControlServer.listen({
+      socket: replicaSocketPath(),
+      addRoutes: (app) => this.#addRoutes(app),
+    })
+  }
+
+  get status(): HostStatus {
+    return {
+      host: hostName(),
+      version: VERSION,
+      pid: process.pid,
+      address: this.#host?.address ?? null,
+      fingerprint: this.#fingerprint,
+      root: this.#options.root,
+      replicas: (this.#host?.replicas ?? []).map((replica) => ({
+        ...hosted(replica),
+        feeds: this.#feeds.get(replica.config.uuid)?.status ?? [],
+      })),
+      follows: this.#follows?.status ?? [],
+    }
+  }
+
+  get sessions(): number {
+    return this.#host?.sessions ?? 0
+  }
+
+  accept(connected: Connected): void {
+    this.#host?.accept(connected)
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    await this.#follows?.close()
+    await Promise.all([...this.#feeds.values()].map((feed) => feed.close()))
+    // Connections first: the control socket waits for those that came through it.
+    await this.#host?.close()
+    await this.#control?.close()
+    this.#lock.release()
+  }
+
+  /** Once the replica has a log: ships it to whom it was shipped to before. */
+  async #feed(replica: Replica): Promise<void> {
+    const { log } = this.#options
+    try {
+      await replica.ready()
+      this.#feeds.set(replica.config.uuid, await Feed.start(replica, log))
+    } catch (error) {
+      const known = toHoldfastError(error, 'replica.feed')
+      log.error({ error: known, replica: replica.config.name }, 'it feeds nobody')
+    }
+  }
+
+  #addRoutes(app: Routes): void {
+    const metrics = new HostMetrics(hostName())
+    app.get('/v1/replicas', async () => this.status)
+    app.get('/v1/metrics', async (_request, reply) => {
+      reply.type(metrics.contentType)
+      return metrics.render(this.status)
+    })
+    app.post<{ Params: { name: string } }>('/v1/replicas/:name/feeds', async (request) => {
+      const feed = this.#find(request.params.name)
+      await feed.add(readBody(request.body, FeedSchema, 'feed'))
+      return feed.status
+    })
+    app.delete<{ Params: { name: string; peer: string } }>(
+      '/v1/replicas/:name/feeds/:peer',
+      async (request) => {
+        const feed = this.#find(request.params.name)
+        await feed.remove(request.params.peer)
+        return feed.status
+      },
+    )
+    app.post('/v1/follows', async (request) => {
+      await this.#follows?.add(readBody(request.body, FollowSchema, 'follow'))
+      return this.status.follows
+    })
+    app.delete<{ Params: { peer: string; volume: string } }>(
+      '/v1/follows/:peer/:volume',
+      async (request) => {
+        await this.#follows?.remove(request.params)
+        return this.status.follows
+      },
+    )
+    app.server.on('upgrade', (request, socket, head) => {
+      const peer = request.headers[STREAM_PEER_HEADER]
+      if (request.url !== STREAM_PATH || typeof peer !== 'string') return void socket.destroy()
+      socket.write(
+        'HTTP/1.1 101 Switching Protocols\r\nUpgrade: holdfast\r\nConnection: Upgrade\r\n\r\n',
+      )
+      if (head.length > 0) socket.unshift(head)
+      this.accept({ stream: socket as Socket, identity: sshIdentity(peer), from: 'ssh' })
+    })
+  }
+
+  /** By its name, the name of its directory, or the UUID of its volume. NOT_FOUND. */
+  #find(name: string): Feed {
+    const feeds = [...this.#feeds.values()]
+    const found =
+      feeds.find(({ replica }) => basename(replica.place.directory) === name) ??
+      feeds.find(({ replica }) => replica.config.uuid === name || replica.config.name === name)
+    if (found !== undefined) return found
+    throw new HoldfastError('NOT_FOUND', `this host has no replica ${name}`, {
+      op: 'replica.find',
+      hint: 'See what there is: holdfast replica list',
+    })
+  }
+}
+
+function hosted(replica: Replica): Omit<HostedReplica, 'feeds'> {
+  const { state, config, place } = replica
   return {
-    get status() {
-      return status()
-    },
-    close: async () => {
-      await control.close()
-      await host.close()
-    },
+    name: config.name,
+    uuid: config.uuid,
+    primary: config.ownerName,
+    connected: replica.connected,
+    copy: state.copy,
+    end: Number(state.end),
+    logged: Number(state.logged?.seq ?? 0n),
+    applied: Number(state.applied),
+    lag: replica.lag,
+    queuedBytes: state.queuedBytes,
+    failures: replica.failures,
+    applyDelayMs: config.applyDelayMs,
+    baseline: state.baseline,
+    problem: state.failure && { code: state.failure.code, message: state.failure.message },
+    tree: place.tree,
   }
 }

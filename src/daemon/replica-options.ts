@@ -43,6 +43,8 @@ const Fields = z.strictObject({
   maxLagMs: z.int().min(1).nullable(),
   /** Its tree is kept so far behind. */
   applyDelayMs: z.int().min(0).max(APPLY_DELAY_MS_MAX),
+  /** HOST:PORT where the replica connects to; null: this side connects. */
+  listen: z.string().min(1).nullable(),
 })
 export type ReplicaOptions = z.infer<typeof Fields>
 
@@ -57,6 +59,7 @@ const DEFAULTS: Omit<StoredReplica, 'peer'> = {
   maxLagBytes: null,
   maxLagMs: null,
   applyDelayMs: 0,
+  listen: null,
   established: false,
 }
 

@@ -2,7 +2,7 @@
 import type { Acknowledge } from '../replication/ack-options.js'
 import type { ShipperState } from '../replication/shipper.js'
 import type { BaselineStatus } from './baseline-progress.js'
-import type { Captured } from './captured.js'
+import type { CapturedView } from './captured.js'
 import type { ReplicaOptions, StoredReplica } from './replica-options.js'
 
 /** What `status` says of one replica. Sizes in bytes. */
@@ -65,7 +65,7 @@ export function statusOf(replica: {
   options: StoredReplica
   state: ShipperState
   held: boolean
-  captured: Captured
+  captured: CapturedView
   baseline: BaselineStatus | null
   waitedFor: boolean
   slowing: boolean

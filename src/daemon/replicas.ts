@@ -11,11 +11,12 @@ import type { AckReport } from '../lib/native.js'
 import type { Acknowledge } from '../replication/ack-options.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
-import { type ShippedVolume, Shipper, type ShipperState } from '../replication/shipper.js'
-import { connectTls } from '../replication/tls.js'
+import type { ShippedVolume } from '../replication/shipped-volume.js'
+import { Shipper, type ShipperState } from '../replication/shipper.js'
+import { Transports } from '../replication/transport.js'
 import { type AckPort, Acks, countClasses } from './acks.js'
 import { BaselineProgress, type BaselineStatus } from './baseline-progress.js'
-import type { Captured } from './captured.js'
+import type { CapturedView } from './captured.js'
 import { LagLimit } from './lag-limit.js'
 import { hostDirectory } from './places.js'
 import {
@@ -40,7 +41,7 @@ export interface ReplicasOptions {
   volume: ShippedVolume & VerifiedVolume
   /** The kernel collects writes: nobody can hold their replies. */
   writeback: boolean
-  captured: Captured
+  captured: CapturedView
   journalBytes(): number
   /** Frames after this seq are kept; undefined: replicas ask for nothing. */
   keepAfter(seq: bigint | undefined): void
@@ -51,6 +52,8 @@ export interface ReplicasOptions {
   setDiffering(differing: boolean): void
   /** Codes are kept from now on. Idempotent. */
   keepCodes(): void
+  /** It is the volume itself that is shipped: replicas are compared with it. */
+  compare: boolean
   log: Logger
 }
 
@@ -72,6 +75,7 @@ export class Replicas {
   #lagTimer: NodeJS.Timeout | undefined
   #shipping = false
   #keepAfter: bigint | undefined
+  #transports: Transports | undefined
   /** captured as it was at the last ticks: who has that is as good as there. */
   #capturedBefore = 0n
   #capturedLast = 0n
@@ -179,10 +183,14 @@ export class Replicas {
       const message = `the paths of all replicas make more than ${ACK_CLASSES_MAX} kinds`
       throw new HoldfastError('USAGE', message, { op: 'replicate', hint: 'Name fewer paths.' })
     }
-    if (target === undefined) await this.#begin(options)
-    else {
+    const transports = await this.#reach()
+    await transports.check(options.peer, options)
+    if (target !== undefined && target.options.listen === options.listen) {
       target.options = options
       target.shipper.configure(options)
+    } else {
+      await target?.shipper.close()
+      await this.#begin(options)
     }
     this.#configure()
     this.#write()
@@ -208,6 +216,16 @@ export class Replicas {
   advanced(seq: bigint): void {
     this.#sample()
     for (const { shipper } of this.#targets.values()) shipper.advanced(seq)
+  }
+
+  /** The journal has not grown, but what is known of its end or may be applied has. */
+  announce(): void {
+    for (const { shipper } of this.#targets.values()) shipper.announce()
+  }
+
+  /** The journal was made anew: what replicas have of it is asked again. */
+  restart(): void {
+    for (const { shipper } of this.#targets.values()) shipper.restart()
   }
 
   /** Call about once a second: losses, and what the journal keeps. */
@@ -296,9 +314,7 @@ export class Replicas {
 
   async #begin(options: StoredReplica): Promise<void> {
     const { volume, log } = this.#options
-    const peers = new Peers(hostDirectory())
-    const identity = await hostIdentity(hostDirectory())
-    peers.get(options.peer)
+    const transport = (await this.#reach()).to(options.peer, options)
     this.#options.keepCodes()
     // What was never compared is so one interval from now.
     this.#scrubbedAt.set(options.peer, Date.now())
@@ -307,15 +323,7 @@ export class Replicas {
       peer: options.peer,
       log,
       settings: options,
-      connect: async () => {
-        // Looked up each time: its address may have changed, or it may be no peer any more.
-        const { address, fingerprint, name } = peers.get(options.peer)
-        if (address !== null) return connectTls({ address, identity, fingerprint })
-        throw new HoldfastError('CONNECTION', `${name} has no address`, {
-          op: 'replication.connect',
-          hint: 'Introduce it by a token of its own.',
-        })
-      },
+      transport,
       onChange: (state) => this.#changed(options.peer, state),
     })
     this.#targets.set(options.peer, {
@@ -325,6 +333,18 @@ export class Replicas {
       held: true,
       progress: null,
     })
+  }
+
+  async #reach(): Promise<Transports> {
+    const { volume, log } = this.#options
+    this.#transports ??= new Transports({
+      volume: volume.name,
+      self: volume.host,
+      identity: await hostIdentity(hostDirectory()),
+      peers: new Peers(hostDirectory()),
+      log,
+    })
+    return this.#transports
   }
 
   #changed(peer: string, state: ShipperState): void {
@@ -391,6 +411,7 @@ export class Replicas {
 
   /** Compares with replicas that were not proven equal for too long, or that are in doubt. */
   #scrub(): void {
+    if (!this.#options.compare) return
     if (this.#verification.isRunning) return
     const now = Date.now()
     const whole = ({ state }: Target) => state.connection === 'connected' && isWhole(state)

@@ -1,10 +1,17 @@
 /** What the replicas of a volume need of its daemon. */
 import { existsSync, rmSync } from 'node:fs'
 import type { Drain } from '../capture/drain.js'
-import { CODES_SWEEP_PAUSE_MS, CONTROL_TIMEOUT_MS } from '../lib/limits.js'
+import { toHoldfastError } from '../lib/errors.js'
+import {
+  BASELINE_RETRY_MS_MAX,
+  BASELINE_RETRY_MS_MIN,
+  CODES_SWEEP_PAUSE_MS,
+  CONTROL_TIMEOUT_MS,
+} from '../lib/limits.js'
 import { native, type OpenVolumeResult, type ScanOptions } from '../lib/native.js'
 import { parseUuid } from '../record/frame.js'
-import type { ShippedVolume } from '../replication/shipper.js'
+import { Retry } from '../replication/retry.js'
+import type { ShippedVolume } from '../replication/shipped-volume.js'
 import type { Captured } from './captured.js'
 import { waitJournaled } from './checkpoint.js'
 import { codesPath, journalPath } from './places.js'
@@ -25,6 +32,47 @@ export const WHOLE: ScanOptions = {
 /** A time after which nothing has changed. */
 const NEVER_NS = 2n ** 64n - 1n
 
+/** The baselines of a volume: one serves all replicas that were reset before it. */
+class Baselines {
+  readonly #handle: number
+  readonly #retry = new Retry({ minMs: BASELINE_RETRY_MS_MIN, maxMs: BASELINE_RETRY_MS_MAX })
+  /** The last one, and what was captured when it began. */
+  #begun: { after: bigint; codes: boolean } | undefined
+  #failure: string | null = null
+
+  constructor(handle: number) {
+    this.#handle = handle
+  }
+
+  /** While no scan runs: sees to it that there is one; else says why there is none now. */
+  want(after: bigint, { codes }: { codes: boolean }): string | null {
+    const { scanErrors, capturedSeq } = native.volumeStats(this.#handle)
+    // The data serves those that codes would.
+    const begun = this.#begun
+    const serves = begun !== undefined && begun.after >= after && (codes || !begun.codes)
+    if (serves && scanErrors === 0n) {
+      this.#retry.succeeded()
+      this.#failure = null
+      return null
+    }
+    if (serves) this.#failed(`the scan of the tree ended with ${scanErrors} errors`)
+    if (!this.#retry.isDue(Date.now())) return this.#failure
+    try {
+      native.startScan(this.#handle, { ...WHOLE, codes })
+      this.#begun = { after: capturedSeq, codes }
+    } catch (error) {
+      this.#failed(toHoldfastError(error, 'replication.baseline').message)
+    }
+    return this.#failure
+  }
+
+  #failed(what: string): void {
+    this.#begun = undefined
+    const seconds = this.#retry.failed(Date.now()) / 1000
+    this.#failure = `no baseline: ${what}; tried again after ${seconds} s`
+  }
+}
+
 /** The volume, as a shipper sees it. */
 export function shipped(parts: {
   volume: Volume
@@ -34,6 +82,8 @@ export function shipped(parts: {
   captured: Captured
 }): ShippedVolume & VerifiedVolume {
   const { volume, handle, drain, recapture, captured } = parts
+  const baselines = new Baselines(handle)
+  const scanning = () => recapture.need !== null || native.volumeStats(handle).scanning
   return {
     name: volume.config.name,
     host: hostName(),
@@ -45,7 +95,8 @@ export function shipped(parts: {
       return capturedSeq
     },
     bytesAfter: (seq) => captured.behind(seq).bytes,
-    startBaseline: async ({ codes }) => native.startScan(handle, { ...WHOLE, codes }),
+    wantBaseline: async (after, { codes }) =>
+      scanning() ? null : baselines.want(after, { codes }),
     startRepair: async (objects) =>
       native.startScan(handle, { ...WHOLE, kind: 'repair', changedSinceNs: NEVER_NS, objects }),
     startVerify: ({ bytesPerS }) =>
@@ -54,8 +105,9 @@ export function shipped(parts: {
       const { scanObjects, scanBytes } = native.volumeStats(handle)
       return { objects: Number(scanObjects), bytes: Number(scanBytes) }
     },
-    scanning: () => recapture.need !== null || native.volumeStats(handle).scanning,
+    scanning,
     scanErrors: () => Number(native.volumeStats(handle).scanErrors),
+    horizon: (end) => ({ end, authorised: end }),
   }
 }
 

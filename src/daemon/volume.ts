@@ -416,6 +416,7 @@ function startParts(
     ship: (on) => void drain.ship(on),
     setDiffering: (differing) => native.setDiffering(handle, differing),
     keepCodes: () => keepCodes(volume, handle, false),
+    compare: true,
     log,
   })
   onCommitted = (seq) => replicas.advanced(seq)

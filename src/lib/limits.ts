@@ -87,6 +87,8 @@ export const CONNECT_MS_MAX = 10_000
 export const HANDSHAKE_MS_MAX = 5_000
 /** and then for its first message. */
 export const FIRST_MESSAGE_MS_MAX = 5_000
+/** How often the list of peers is looked at for those that are not welcome any more. */
+export const PEERS_POLL_MS = 1_000
 /** Connections to a replica server; further ones are closed at once. */
 export const CONNECTIONS_WAITING_MAX = 256
 /** Pause before a connection is tried again: doubled from the first to the second, with jitter. */
@@ -154,6 +156,25 @@ export const APPLY_DELAY_MS_MAX = 366 * 86_400_000
 export const REPLICA_FINISH_MS = 5_000
 /** Journal size up to which frames are kept for a replica that lacks them; then it starts anew. */
 export const REPLICA_HOLD_BYTES_MAX = 128 * GiB
+/** ssh asks the other end for a sign of life this often (s), and ends after as many unanswered. */
+export const SSH_ALIVE_S = 5
+export const SSH_ALIVE_COUNT_MAX = 2
+/** What a login shell may print before holdfast greets; with more, or another line, it is refused. */
+export const SSH_GREETING_BYTES_MAX = 4 * KiB
+/** And how long that may take, the connection included. */
+export const SSH_GREETING_MS_MAX = 30_000
+/** How much of what ssh says is kept for messages: the end of it. */
+export const SSH_SAID_CHARS_MAX = 2_000
+/** A program that does not end when it is asked to is killed after this long. */
+export const SSH_KILL_MS = 2_000
+/** How long the end of ssh waits for the server that is starting or ending on its host. */
+export const STDIO_SERVER_MS_MAX = 10_000
+/** A replica that was told of more than it has asks for it when nothing comes for this long. */
+export const WANT_MS = 5_000
+/** How long a baseline is waited for that is to mend what a replica further down lacks. */
+export const FEED_REPAIR_MS_MAX = 10 * 60_000
+/** Log of a replica up to which frames are kept for those that it feeds; then they start anew. */
+export const FEED_HOLD_BYTES_MAX = 16 * GiB
 /** How long the secret of a token is good. */
 export const INVITATION_MS = 15 * 60_000
 

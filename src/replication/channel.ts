@@ -19,6 +19,9 @@ export class Channel {
   readonly #reader = new MessageReader()
   readonly #events: ChannelEvents
   readonly #timer: NodeJS.Timeout
+  readonly #onData = (piece: Buffer) => this.#receive(piece)
+  readonly #onError = (error: Error) => this.close(broken(error))
+  readonly #onEnd = () => this.close(closedByPeer())
   #heardAt = Date.now()
   #saidAt = 0
   #closed = false
@@ -29,10 +32,12 @@ export class Channel {
   constructor(stream: Duplex, events: ChannelEvents) {
     this.#stream = stream
     this.#events = events
-    stream.on('data', (piece: Buffer) => this.#receive(piece))
-    stream.once('error', (error) => this.close(toHoldfastError(error, 'replication.connection')))
-    stream.once('end', () => this.close(closedByPeer()))
-    stream.once('close', () => this.close(closedByPeer()))
+    stream.on('data', this.#onData)
+    stream.once('error', this.#onError)
+    stream.once('end', this.#onEnd)
+    stream.once('close', this.#onEnd)
+    // One that another channel gave back is paused.
+    stream.resume()
     this.#timer = setInterval(() => this.#beat(), PEER_PING_MS)
   }
 
@@ -84,6 +89,23 @@ export class Channel {
     this.#stream.resume()
   }
 
+  /** Gives the stream back, paused, with what was read of it and not used: for another channel. */
+  release(): Duplex {
+    const stream = this.#stream
+    this.#closed = true
+    clearInterval(this.#timer)
+    stream.pause()
+    stream.off('data', this.#onData)
+    stream.off('error', this.#onError)
+    stream.off('end', this.#onEnd)
+    stream.off('close', this.#onEnd)
+    // Nobody listens until the next channel does; it finds the stream closed then.
+    stream.on('error', () => {})
+    const rest = this.#reader.rest()
+    if (rest.length > 0) stream.unshift(rest)
+    return stream
+  }
+
   /** Tells the peer why, then closes. */
   refuse(error: HoldfastError): void {
     this.send({ type: 'refuse', code: error.code, message: error.message.slice(0, 4000) })
@@ -126,6 +148,13 @@ export class Channel {
       this.#stream.destroy()
     } else if (now - this.#saidAt >= PEER_PING_MS) this.send({ type: 'ping' })
   }
+}
+
+/** Whatever a stream fails with: the connection is lost. */
+function broken(cause: Error): HoldfastError {
+  if (cause instanceof HoldfastError) return cause
+  const op = 'replication.connection'
+  return new HoldfastError('CONNECTION', `the connection broke: ${cause.message}`, { op, cause })
 }
 
 function closedByPeer(): HoldfastError {

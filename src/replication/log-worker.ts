@@ -29,18 +29,24 @@ function post(reply: LogReply): void {
 
 function say(bytes: number): void {
   const at = started ? { seq: end.lastSeq, chain: Uint8Array.from(end.chain) } : null
-  post({ kind: 'logged', at, bytes })
+  post({ kind: 'logged', at, bytes, usedBytes: journal.usedBytes() })
 }
 
 /** Frames of one batch: checked one by one, durable together. */
 function store(frames: Buffer[]): void {
   const batch: FrameBytes[] = []
   let bytes = 0
+  let lost = 0
   for (const each of frames) {
     bytes += each.length
     const frame = checkFrame(each)
     // Sent again after a break.
     if (started && frame.lastSeq <= end.lastSeq && batch.length === 0) continue
+    // Something was lost before it: that is asked for again, and this comes with it.
+    if (frame.firstSeq > end.lastSeq + 1n) {
+      lost += each.length
+      continue
+    }
     checkSuccession(frame, uuid, end)
     batch.push({ firstSeq: frame.firstSeq, bytes: each })
     end = { lastSeq: frame.lastSeq, chain: Buffer.from(frame.chain) }
@@ -51,20 +57,22 @@ function store(frames: Buffer[]): void {
     journal.append(batch)
     if (!flushed) journal.sync()
   }
-  say(bytes)
+  say(bytes - lost)
+  if (lost > 0) post({ kind: 'gap', bytes: lost })
 }
 
 function reset(at: JournalEnd): void {
   journal.startOver(at)
   end = at
   started = true
+  post({ kind: 'anew' })
   say(0)
 }
 
-function pruneApplied(seq: bigint): void {
+function pruneApplied(keepAfter: bigint): void {
   if (Date.now() < nextPrune) return
   nextPrune = Date.now() + LOG_PRUNE_INTERVAL_MS
-  prune(journal, { maxBytes: LOG_KEEP_BYTES, keepAfter: seq })
+  prune(journal, { maxBytes: LOG_KEEP_BYTES, keepAfter })
 }
 
 async function serve(first: LogRequest): Promise<void> {
@@ -83,7 +91,7 @@ async function serve(first: LogRequest): Promise<void> {
       if (bytes >= LOG_BATCH_BYTES_MAX) settle()
     } else {
       settle()
-      if (request.kind === 'applied') pruneApplied(request.seq)
+      if (request.kind === 'applied') pruneApplied(request.keepAfter)
       if (request.kind === 'reset') {
         const { seq, chain } = request.at
         reset({ lastSeq: seq, chain: Buffer.from(chain) })

@@ -87,6 +87,18 @@ const Schema = z.discriminatedUnion('type', [
   /** Its body: ino, gen, from, to (u64 LE each) of what lacks. */
   z.strictObject({ type: z.literal('need') }),
   z.strictObject({ type: z.literal('ping') }),
+  /** The replica lacks what comes after `logged`, and has not got it: from there again. */
+  z.strictObject({ type: z.literal('again'), logged: place.nullable() }),
+  /** A replica that it feeds needs a baseline that begins after this seq; null: no longer. */
+  z.strictObject({ type: z.literal('baseline'), after: seq.nullable(), codes: z.boolean() }),
+  /** First message of a replica that connects: `hello` for this volume, please. */
+  z.strictObject({
+    type: z.literal('follow'),
+    protocol: z.int(),
+    version: text,
+    host: text,
+    volume: text,
+  }),
   /** By the secret of a pasted token: makes two hosts peers. */
   z.strictObject({ type: z.literal('introduce'), secret: text, name: text }),
   z.strictObject({ type: z.literal('introduced'), name: text }),
@@ -148,6 +160,11 @@ export class MessageReader {
       this.#bytes = rest.length
       yield decode(all.subarray(0, total), header)
     }
+  }
+
+  /** What was given and is not part of a message yet. */
+  rest(): Buffer {
+    return this.#join()
   }
 
   #join(): Buffer {

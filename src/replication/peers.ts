@@ -1,6 +1,6 @@
 /**
  * The hosts that this host knows: `peers.json` in the host's directory, with the pinned fingerprint
- * of each, and the invitations that are still open. Read anew whenever it is asked, so that a
+ * of each (or how ssh reaches it, which proves identities itself), and the invitations that are still open. Read anew whenever it is asked, so that a
  * removed peer is a stranger at once.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
@@ -11,20 +11,26 @@ import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
 import { INVITATION_MS } from '../lib/limits.js'
 import { NAME } from '../lib/names.js'
+import { parseSshUrl, type SshTarget, SshTargetSchema } from './ssh.js'
 
 const FILE = 'peers.json'
 const FINGERPRINT = /^[0-9a-f]{64}$/
 
-const PeerSchema = z.strictObject({
+const TlsPeerSchema = z.strictObject({
   name: z.string().regex(NAME),
   fingerprint: z.string().regex(FINGERPRINT),
   /** HOST:PORT where its replica server listens; null: it only connects to us. */
   address: z.string().nullable(),
   added: z.iso.datetime(),
 })
+const SshPeerSchema = z.strictObject({
+  name: z.string().regex(NAME),
+  ssh: SshTargetSchema,
+  added: z.iso.datetime(),
+})
 const FileSchema = z.strictObject({
   version: z.literal(1),
-  peers: z.array(PeerSchema),
+  peers: z.array(z.union([TlsPeerSchema, SshPeerSchema])),
   invitations: z.array(z.strictObject({ hash: z.string(), expires: z.number() })),
 })
 const TokenSchema = z.strictObject({
@@ -35,9 +41,15 @@ const TokenSchema = z.strictObject({
   secret: z.string(),
 })
 
-export type Peer = z.infer<typeof PeerSchema>
+export type TlsPeer = z.infer<typeof TlsPeerSchema>
+export type SshPeer = z.infer<typeof SshPeerSchema>
+export type Peer = TlsPeer | SshPeer
 export type Token = z.infer<typeof TokenSchema>
 type Contents = z.infer<typeof FileSchema>
+
+export function isSshPeer(peer: Peer): peer is SshPeer {
+  return 'ssh' in peer
+}
 
 export class Peers {
   readonly #path: string
@@ -62,34 +74,54 @@ export class Peers {
     })
   }
 
-  byFingerprint(fingerprint: string): Peer | undefined {
-    return this.list().find((peer) => peer.fingerprint === fingerprint)
+  byFingerprint(fingerprint: string): TlsPeer | undefined {
+    return this.list().find(
+      (peer): peer is TlsPeer => !isSshPeer(peer) && peer.fingerprint === fingerprint,
+    )
+  }
+
+  /** The peer that is reached by this address of ssh. */
+  byUrl(url: string): SshPeer | undefined {
+    return this.list().find((peer): peer is SshPeer => isSshPeer(peer) && peer.ssh.url === url)
   }
 
   /** Adds a peer, or replaces the address of the same one. PEER_EXISTS: the name is another's. */
-  add(peer: Omit<Peer, 'added'>): Peer {
+  add(peer: Omit<TlsPeer, 'added'>): TlsPeer {
+    const known = this.byFingerprint(peer.fingerprint)
+    const added: TlsPeer = {
+      ...peer,
+      address: peer.address ?? known?.address ?? null,
+      added: known?.added ?? new Date().toISOString(),
+    }
+    this.#put(added, known)
+    return added
+  }
+
+  /** Adds a peer reached by ssh, or replaces how the same one is. PEER_EXISTS, USAGE. */
+  addSsh(name: string, ssh: SshTarget): SshPeer {
+    parseSshUrl(ssh.url)
+    const known = this.byUrl(ssh.url)
+    const added: SshPeer = { name, ssh, added: known?.added ?? new Date().toISOString() }
+    this.#put(added, known)
+    return added
+  }
+
+  /** Writes `peer` in the place of what it was before. */
+  #put(peer: Peer, before: Peer | undefined): void {
     if (!NAME.test(peer.name)) {
       throw new HoldfastError('USAGE', `${JSON.stringify(peer.name)} is no name for a peer`, {
         op: 'peer.add',
       })
     }
     const contents = this.#read()
-    const named = contents.peers.find(({ name }) => name === peer.name)
-    if (named !== undefined && named.fingerprint !== peer.fingerprint) {
+    const others = contents.peers.filter(({ name }) => name !== before?.name)
+    if (others.some(({ name }) => name === peer.name)) {
       throw new HoldfastError('PEER_EXISTS', `another host is known as ${peer.name}`, {
         op: 'peer.add',
         hint: `Choose another name with --name, or: holdfast peer remove ${peer.name}`,
       })
     }
-    const known = contents.peers.find(({ fingerprint }) => fingerprint === peer.fingerprint)
-    const added: Peer = {
-      ...peer,
-      address: peer.address ?? known?.address ?? null,
-      added: known?.added ?? new Date().toISOString(),
-    }
-    const others = contents.peers.filter(({ fingerprint }) => fingerprint !== peer.fingerprint)
-    this.#write({ ...contents, peers: [...others, added] })
-    return added
+    this.#write({ ...contents, peers: [...others, peer] })
   }
 
   /** PEER_NOT_FOUND. */

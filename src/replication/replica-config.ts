@@ -16,7 +16,7 @@ const Schema = z.strictObject({
   /** UUID of the volume. */
   uuid: z.uuid(),
   name: z.string(),
-  /** Fingerprint of the peer it belongs to: no other may reach it. */
+  /** Who it belongs to, and no other may reach it: a fingerprint, or `ssh:NAME`. */
   owner: z.string(),
   ownerName: z.string(),
   created: z.iso.datetime(),

@@ -16,13 +16,17 @@ export type LogRequest =
   | { kind: 'frame'; bytes: Uint8Array }
   /** Forget everything; the next frame follows this place. */
   | { kind: 'reset'; at: LogPlace }
-  /** What is applied may be pruned, beyond the size kept. */
-  | { kind: 'applied'; seq: bigint }
+  /** What is applied, and not kept for further replicas, may be pruned, beyond the size kept. */
+  | { kind: 'applied'; keepAfter: bigint }
   | { kind: 'close' }
 
 export type LogReply =
   /** Durable up to here. `null`: there is nothing, not even a place to go on from. */
-  | { kind: 'logged'; at: LogPlace | null; bytes: number }
+  | { kind: 'logged'; at: LogPlace | null; bytes: number; usedBytes: number }
+  /** A frame came that does not follow what is there: it was left out. */
+  | { kind: 'gap'; bytes: number }
+  /** The log was made anew. */
+  | { kind: 'anew' }
   | { kind: 'failure'; error: ErrorReport }
   | { kind: 'closed' }
 

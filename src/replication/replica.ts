@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import { CLOCK_STEP_MS_MAX, DIFFERENCES_TOLD_MAX, REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
+import { higher, lower } from '../lib/seqs.js'
 import { parseUuid } from '../record/frame.js'
 import { TreeGuard } from './guard.js'
 import type { HeaderOf, WirePlace } from './message.js'
@@ -45,12 +46,19 @@ export interface ReplicaState {
   end: bigint
   baseline: boolean
   copy: CopyState
+  /** Up to here it may be applied, and replicas that it feeds may apply it. */
+  authorised: bigint
   failure: ErrorReport | null
   queuedBytes: number
   /** Objects of which the tree is known to lack something. */
   needs: number
   /** What comparisons have said of it. */
   verdict: Verdict
+  logBytes: number
+  /** A frame was lost before one that came. */
+  gap: boolean
+  /** How often the log was made anew. */
+  generation: number
 }
 
 export class Replica {
@@ -58,6 +66,8 @@ export class Replica {
   readonly place: ReplicaPlace
   /** Its primary is connected: what is known of the primary's journal is news. */
   connected = false
+  /** Frames after this seq stay in the log for replicas that it feeds; undefined: it feeds none. */
+  keepAfter: bigint | undefined
   readonly #log: Worker
   readonly #apply: Worker
   readonly #logger: Logger
@@ -76,6 +86,10 @@ export class Replica {
   #ends = new Timeline()
   #stored = new Timeline()
   #failures = 0
+  #logBytes = 0
+  #gap = false
+  #generation = 0
+  #wish: bigint | undefined
   #opened = { log: false, apply: false }
   /** The replay starts over; the log does so after it, then come the frames kept here. */
   #resetting: { at: LogPlace; frames: Uint8Array<ArrayBuffer>[] } | undefined
@@ -123,10 +137,14 @@ export class Replica {
       end: this.#end,
       baseline: this.#baseline || this.#logged === null,
       copy: this.#copyState(),
+      authorised: higher(this.#authorised, this.#applied),
       failure: this.#failure,
       queuedBytes: this.#queued,
       needs: this.#needs,
       verdict: this.#verdict,
+      logBytes: this.#logBytes,
+      gap: this.#gap,
+      generation: this.#generation,
     }
   }
 
@@ -152,9 +170,34 @@ export class Replica {
     }
   }
 
+  /** A replica that it feeds needs a baseline that begins after this seq: its primary is asked. */
+  get wish(): bigint | undefined {
+    return this.#wish
+  }
+
+  set wish(after: bigint | undefined) {
+    if (after === this.#wish) return
+    this.#wish = after
+    this.#changed()
+  }
+
   /** Both workers have said where they stand. */
   get isReady(): boolean {
     return this.#opened.log && (this.#opened.apply || this.#failure !== null)
+  }
+
+  /** Resolves when it is; INTERNAL when it cannot be. */
+  async ready(): Promise<void> {
+    while (!this.isReady) {
+      // A worker died of it: it will not be.
+      if (this.#failure?.op === 'replica') throw HoldfastError.from(this.#failure)
+      await new Promise<void>((resolve) => {
+        const end = this.watch(() => {
+          end()
+          resolve()
+        })
+      })
+    }
   }
 
   /** The log takes no more until it has stored some. */
@@ -168,6 +211,13 @@ export class Replica {
     const { seconds } = this.#ends.behind(this.#applied, Date.now())
     const records = this.#end > this.#applied ? Number(this.#end - this.#applied) : 0
     return { records, seconds, bytes: records === 0 ? 0 : bytes + this.#queued + this.#unsent }
+  }
+
+  /** How much of its log lies behind a place, in bytes, and how old that is. */
+  behind(seq: bigint): Behind {
+    const { bytes } = this.#stored.behind(seq, Date.now())
+    const { seconds } = this.#ends.behind(seq, Date.now())
+    return { bytes, seconds }
   }
 
   /** How often it could not go on, since this server started. */
@@ -201,6 +251,7 @@ export class Replica {
     this.#ends.note({ seq: BigInt(end), bytes: 0, at: Date.now() })
     if (BigInt(authorised) > this.#authorised) this.#authorised = BigInt(authorised)
     this.#pushHorizon()
+    this.#changed()
   }
 
   /** How late its primary wants it to be; kept, for the time when there is no primary. */
@@ -258,10 +309,19 @@ export class Replica {
       case 'logged':
         this.#opened.log = true
         this.#queued -= reply.bytes
+        this.#logBytes = reply.usedBytes
+        if (reply.at?.seq !== this.#logged?.seq) this.#gap = false
         this.#logged = reply.at
         this.#storedBytes += reply.bytes
         if (reply.at !== null) this.#noteStored(reply.at.seq)
         this.#pushHorizon()
+        break
+      case 'anew':
+        this.#generation += 1
+        break
+      case 'gap':
+        this.#queued -= reply.bytes
+        this.#gap = true
         break
       case 'failure':
         this.#queued = 0
@@ -292,7 +352,10 @@ export class Replica {
         this.#baseline = reply.baseline
         this.#needs = reply.needs
         if (reply.doubt) this.#judge({ ...this.#verdict, doubt: true })
-        this.#log.postMessage({ kind: 'applied', seq: reply.seq } satisfies LogRequest)
+        this.#log.postMessage({
+          kind: 'applied',
+          keepAfter: lower(this.keepAfter ?? reply.seq, reply.seq),
+        } satisfies LogRequest)
         this.#changed()
         break
       case 'differences':
@@ -329,7 +392,7 @@ export class Replica {
 
   #pushHorizon(): void {
     const logged = this.#logged?.seq ?? 0n
-    const seq = logged < this.#authorised ? logged : this.#authorised
+    const seq = lower(logged, this.#authorised)
     if (seq <= this.#applied || this.#resetting !== undefined) return
     this.#apply.postMessage({ kind: 'horizon', seq } satisfies ApplyRequest)
   }
@@ -357,8 +420,8 @@ async function ended(worker: Worker, close: LogRequest | ApplyRequest): Promise<
 }
 
 /** Refuses whoever it does not belong to. */
-export function requireOwner(config: ReplicaConfig, fingerprint: string): void {
-  if (config.owner === fingerprint) return
+export function requireOwner(config: ReplicaConfig, identity: string): void {
+  if (config.owner === identity) return
   throw new HoldfastError('PEER_UNKNOWN', `volume ${config.uuid} is not this peer's`, {
     op: 'replica.open',
   })

@@ -92,6 +92,17 @@ export class Sender {
     return { kind: 'resume', after }
   }
 
+  /** The replica lacks what comes after this; false: that cannot be gone on from. */
+  again({ logged }: HeaderOf<'again'>, chainAt: (seq: bigint) => Buffer | undefined): boolean {
+    if (logged === null) return false
+    const after = BigInt(logged.seq)
+    if (after > this.#sent || chainAt(after)?.toString('hex') !== logged.chain) return false
+    this.#sent = after
+    this.#underWay = this.#underWay.filter(({ lastSeq }) => lastSeq <= after)
+    this.#underWayBytes = this.#underWay.reduce((sum, { bytes }) => sum + bytes, 0)
+    return true
+  }
+
   /**
    * The replica was told to forget its log and to go on from `end`; what its tree lacks, it finds
    * anew.

@@ -1,31 +1,51 @@
 /**
- * The replica host: listens, lets in the peers it knows, and keeps their replicas below one root.
+ * The replica host: lets in the peers it knows, whichever way they come, and keeps their replicas
+ * below one root.
  */
 import { existsSync, mkdirSync } from 'node:fs'
-import type { TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
+import { PEERS_POLL_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { NAME } from '../lib/names.js'
 import type { Identity } from './identity.js'
-import type { HeaderOf } from './message.js'
-import type { Peer, Peers } from './peers.js'
+import { admit } from './introduce.js'
+import type { Header, HeaderOf } from './message.js'
+import type { Peers } from './peers.js'
 import { Replica, requireOwner } from './replica.js'
 import { createReplica, listReplicas, type ReplicaConfig } from './replica-config.js'
-import { Session, type SessionHost } from './session.js'
+import { type Caller, Session, type SessionHost } from './session.js'
 import { listenTls, type TlsServer } from './tls.js'
 
-/** How often the list of peers is looked at for those that are not welcome any more. */
-const PEERS_POLL_MS = 1_000
+/** What the identities begin with that ssh has proven: the rest is a name. */
+const BY_SSH = 'ssh:'
 
 export interface ReplicaHostOptions {
-  /** HOST:PORT. */
-  listen: string
+  /** HOST:PORT; null: nobody connects by TLS. */
+  listen: string | null
   /** Directory of the replicas. */
   root: string
   name: string
   identity: Identity
   peers: Peers
   log: Logger
+  /** A replica was made. */
+  onReplica?(replica: Replica): void
+}
+
+/** A connection that is there already. */
+export interface Connected {
+  stream: Duplex
+  identity: string
+  /** Where it comes from, for the log. */
+  from: string
+  /** What this side says first, when it has connected. */
+  first?: Header
+  /** The only volume that is expected on it. */
+  volume?: string
+  /** A replica of this host follows on it now. */
+  onWelcome?(): void
+  onEnd?(error: HoldfastError): void
 }
 
 export class ReplicaHost {
@@ -34,6 +54,7 @@ export class ReplicaHost {
   readonly #options: ReplicaHostOptions
   readonly #replicas = new Map<string, Replica>()
   readonly #sessions = new Map<Session, string>()
+  readonly #closed = new AbortController()
   #server: TlsServer | undefined
   #timer: NodeJS.Timeout | undefined
 
@@ -51,12 +72,17 @@ export class ReplicaHost {
     }
     const { listen: address, identity, log } = options
     try {
-      host.#server = await listenTls({
-        address,
-        identity,
-        log,
-        onConnection: (socket, fingerprint) => host.#accept(socket, fingerprint),
-      })
+      if (address !== null) {
+        host.#server = await listenTls({
+          address,
+          identity,
+          log,
+          onConnection: (stream, fingerprint) => {
+            const from = `${stream.remoteAddress}:${stream.remotePort}`
+            host.accept({ stream, identity: fingerprint, from })
+          },
+        })
+      }
     } catch (error) {
       await host.close()
       throw error
@@ -73,62 +99,78 @@ export class ReplicaHost {
     return [...this.#replicas.values()]
   }
 
+  /** Of connections that are there. */
+  get sessions(): number {
+    return this.#sessions.size
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
+    this.#closed.abort()
     clearInterval(this.#timer)
     for (const session of this.#sessions.keys()) {
-      session.close(
-        new HoldfastError('CONNECTION', 'the replica server stops', { op: 'replica.serve' }),
-      )
+      session.close(stopping())
     }
     await this.#server?.close()
     await Promise.all(this.replicas.map((replica) => replica.close()))
   }
 
-  #accept(socket: TLSSocket, fingerprint: string): void {
-    const { log } = this.#options
-    const from = `${socket.remoteAddress}:${socket.remotePort}`
-    const peer = this.#peer(fingerprint)?.name ?? null
+  /** Serves a connection whose other end has proven to be `identity`. */
+  accept({ stream, identity, from, first, volume, onWelcome, onEnd }: Connected): void {
+    const log = this.#options.log.child({ from, peer: this.#caller(identity)?.name ?? null })
     const session: Session = new Session({
-      stream: socket,
-      fingerprint,
-      host: this.#sessionHost(() => session),
-      log: log.child({ from, peer }),
-      onEnd: () => this.#sessions.delete(session),
+      stream,
+      identity,
+      host: this.#sessionHost(() => session, volume, onWelcome),
+      log,
+      ...(first === undefined ? {} : { first }),
+      onEnd: (error) => {
+        this.#sessions.delete(session)
+        onEnd?.(error)
+      },
     })
-    this.#sessions.set(session, fingerprint)
+    this.#sessions.set(session, identity)
+    if (this.#closed.signal.aborted) session.close(stopping())
   }
 
-  #sessionHost(session: () => Session): SessionHost {
+  #sessionHost(
+    session: () => Session,
+    volume: string | undefined,
+    onWelcome: (() => void) | undefined,
+  ): SessionHost {
+    const { peers, log } = this.#options
     return {
       name: this.name,
-      peer: (fingerprint) => this.#peer(fingerprint),
-      introduce: (request, fingerprint) => this.#introduce(request, fingerprint),
-      replica: (hello, peer) => this.#replica(hello, peer, session()),
+      caller: (identity) => this.#caller(identity),
+      introduce: (request, fingerprint) => void admit({ request, fingerprint, peers, log }),
+      replica: async (hello, caller) => {
+        if (volume === undefined || hello.name === volume) {
+          const replica = await this.#replica(hello, caller, session())
+          onWelcome?.()
+          return replica
+        }
+        throw new HoldfastError('PEER_REFUSED', `${volume} was asked for, not ${hello.name}`, {
+          op: 'replica.follow',
+        })
+      },
     }
   }
 
-  #peer(fingerprint: string): Peer | undefined {
+  #caller(identity: string): Caller | undefined {
+    if (identity.startsWith(BY_SSH)) return { name: identity.slice(BY_SSH.length), identity }
     try {
-      return this.#options.peers.byFingerprint(fingerprint)
+      const peer = this.#options.peers.byFingerprint(identity)
+      return peer && { name: peer.name, identity }
     } catch (error) {
       this.#options.log.error({ error: toHoldfastError(error, 'peers') }, 'no peer can be let in')
       return undefined
     }
   }
 
-  #introduce({ secret, name }: HeaderOf<'introduce'>, fingerprint: string): boolean {
-    const { peers, log } = this.#options
-    if (!peers.redeem(secret)) return false
-    const peer = peers.add({ name, fingerprint, address: null })
-    log.info({ peer: peer.name, fingerprint }, 'a new peer')
-    return true
-  }
-
-  async #replica(hello: HeaderOf<'hello'>, peer: Peer, newcomer: Session): Promise<Replica> {
+  async #replica(hello: HeaderOf<'hello'>, caller: Caller, newcomer: Session): Promise<Replica> {
     const found = this.#replicas.get(hello.volume)
-    if (found !== undefined) requireOwner(found.config, peer.fingerprint)
-    const replica = found ?? this.#create(hello, peer)
+    if (found !== undefined) requireOwner(found.config, caller.identity)
+    const replica = found ?? this.#create(hello, caller)
     // The old connection of a primary that lost it without a word.
     for (const session of this.#sessions.keys()) {
       if (session === newcomer || session.replica !== replica) continue
@@ -136,18 +178,11 @@ export class ReplicaHost {
         new HoldfastError('CONNECTION', 'a newer connection takes over', { op: 'replica.serve' }),
       )
     }
-    while (!replica.isReady) {
-      await new Promise<void>((resolve) => {
-        const end = replica.watch(() => {
-          end()
-          resolve()
-        })
-      })
-    }
+    await replica.ready()
     return replica
   }
 
-  #create(hello: HeaderOf<'hello'>, peer: Peer): Replica {
+  #create(hello: HeaderOf<'hello'>, caller: Caller): Replica {
     const { root, log } = this.#options
     if (!NAME.test(hello.name) || !existsSync(root)) {
       const what = existsSync(root) ? `a volume named ${JSON.stringify(hello.name)}` : root
@@ -159,23 +194,24 @@ export class ReplicaHost {
       version: 1,
       uuid: hello.volume,
       name: hello.name,
-      owner: peer.fingerprint,
-      ownerName: peer.name,
+      owner: caller.identity,
+      ownerName: caller.name,
       created: new Date().toISOString(),
       applyDelayMs: 0,
       clockAheadMs: 0,
     }
     const directory = createReplica(root, config)
-    log.info({ volume: hello.name, peer: peer.name, directory }, 'a new replica')
+    log.info({ volume: hello.name, peer: caller.name, directory }, 'a new replica')
     const replica = new Replica(directory, config, log)
     this.#replicas.set(config.uuid, replica)
+    this.#options.onReplica?.(replica)
     return replica
   }
 
   /** Whoever was removed from the list has to go. */
   #dropStrangers(): void {
-    for (const [session, fingerprint] of this.#sessions) {
-      if (session.replica === undefined || this.#peer(fingerprint) !== undefined) continue
+    for (const [session, identity] of this.#sessions) {
+      if (session.replica === undefined || this.#caller(identity) !== undefined) continue
       session.close(
         new HoldfastError('PEER_UNKNOWN', 'this host does not know you any more', {
           op: 'replica.serve',
@@ -183,4 +219,13 @@ export class ReplicaHost {
       )
     }
   }
+}
+
+/** The identity of whoever came by ssh. */
+export function sshIdentity(name: string): string {
+  return `${BY_SSH}${name}`
+}
+
+function stopping(): HoldfastError {
+  return new HoldfastError('CONNECTION', 'the replica server stops', { op: 'replica.serve' })
 }

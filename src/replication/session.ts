@@ -4,46 +4,70 @@
  */
 import type { Duplex } from 'node:stream'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { FIRST_MESSAGE_MS_MAX } from '../lib/limits.js'
+import { FIRST_MESSAGE_MS_MAX, PEER_PING_MS, WANT_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { VERSION } from '../lib/version.js'
 import { Channel } from './channel.js'
-import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
-import type { Peer } from './peers.js'
+import {
+  type Header,
+  type HeaderOf,
+  type Message,
+  PROTOCOL,
+  versionMismatch,
+  type WirePlace,
+} from './message.js'
 import type { Replica } from './replica.js'
+import type { LogPlace } from './replica-messages.js'
+
+/** Who is at the other end: proven by TLS (a fingerprint) or by ssh (`ssh:NAME`). */
+export interface Caller {
+  name: string
+  identity: string
+}
 
 export interface SessionHost {
   readonly name: string
-  /** The peer with this fingerprint; undefined for a stranger. */
-  peer(fingerprint: string): Peer | undefined
-  /** Makes a stranger a peer; false when the secret is not good. */
-  introduce(request: HeaderOf<'introduce'>, fingerprint: string): boolean
+  /** The peer with this identity; undefined for a stranger. */
+  caller(identity: string): Caller | undefined
+  /** Makes a stranger a peer. TOKEN. */
+  introduce(request: HeaderOf<'introduce'>, identity: string): void
   /** The replica of this volume, made when there is none. PEER_UNKNOWN: it is another peer's. */
-  replica(hello: HeaderOf<'hello'>, peer: Peer): Promise<Replica>
+  replica(hello: HeaderOf<'hello'>, caller: Caller): Promise<Replica>
 }
+
+/** Bytes in WANT_MS that are more than signs of life. */
+const IDLE_BYTES_MAX = 1024
 
 export class Session {
   readonly #channel: Channel
   readonly #host: SessionHost
-  readonly #fingerprint: string
+  readonly #identity: string
   readonly #log: Logger
   readonly #timer: NodeJS.Timeout
-  readonly #onEnd: () => void
+  readonly #onEnd: (error: HoldfastError) => void
   #replica: Replica | undefined
   #unwatch: () => void = () => {}
   #opening = false
   #said = ''
   #speaking = false
+  /** Frames come: the place that was welcomed was gone on from. */
+  #flowing = false
+  #asked = false
+  #wished: bigint | undefined
+  #watch: NodeJS.Timeout | undefined
+  #heard = { at: Date.now(), bytes: 0 }
 
   constructor(options: {
     stream: Duplex
-    fingerprint: string
+    identity: string
     host: SessionHost
     log: Logger
-    onEnd(): void
+    /** What this side says first, when it is the one that has connected. */
+    first?: Header
+    onEnd(error: HoldfastError): void
   }) {
     this.#host = options.host
-    this.#fingerprint = options.fingerprint
+    this.#identity = options.identity
     this.#log = options.log
     this.#onEnd = options.onEnd
     this.#channel = new Channel(options.stream, {
@@ -54,6 +78,7 @@ export class Session {
       const what = `no first message in ${FIRST_MESSAGE_MS_MAX / 1000} s`
       this.#channel.refuse(new HoldfastError('PROTOCOL', what, { op: 'replication.accept' }))
     }, FIRST_MESSAGE_MS_MAX)
+    if (options.first !== undefined) this.#channel.send(options.first)
   }
 
   get replica(): Replica | undefined {
@@ -80,6 +105,9 @@ export class Session {
       case 'hello':
         this.#hello(header)
         return
+      case 'refuse':
+        this.#channel.close(refusal(header))
+        return
     }
     const replica = this.#replica
     if (replica === undefined) throw outOfTurn(header.type)
@@ -88,6 +116,7 @@ export class Session {
         replica.reset(header.at)
         return
       case 'frame':
+        this.#flowing = true
         replica.frame(body)
         replica.advance(header)
         if (replica.isFull) this.#channel.pause()
@@ -113,11 +142,7 @@ export class Session {
 
   #introduce(header: HeaderOf<'introduce'>): void {
     clearTimeout(this.#timer)
-    if (!this.#host.introduce(header, this.#fingerprint)) {
-      throw new HoldfastError('TOKEN', 'the token was used already, or is too old', {
-        op: 'replication.introduce',
-      })
-    }
+    this.#host.introduce(header, this.#identity)
     this.#channel.send({ type: 'introduced', name: this.#host.name })
   }
 
@@ -125,18 +150,21 @@ export class Session {
     clearTimeout(this.#timer)
     if (this.#replica !== undefined || this.#opening) throw outOfTurn(header.type)
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
-    const peer = this.#host.peer(this.#fingerprint)
-    if (peer === undefined) {
-      throw new HoldfastError('PEER_UNKNOWN', 'this host does not know you', {
-        op: 'replication.accept',
-        hint: 'Introduce the hosts: holdfast peer token, holdfast peer add.',
-      })
-    }
+    const caller = this.#caller()
     this.#opening = true
     this.#host
-      .replica(header, peer)
+      .replica(header, caller)
       .then((replica) => this.#welcome(replica, header))
       .catch((error: unknown) => this.#refuse(error))
+  }
+
+  #caller(): Caller {
+    const caller = this.#host.caller(this.#identity)
+    if (caller !== undefined) return caller
+    throw new HoldfastError('PEER_UNKNOWN', 'this host does not know you', {
+      op: 'replication.accept',
+      hint: 'Introduce the hosts: holdfast peer token, holdfast peer add.',
+    })
   }
 
   #welcome(replica: Replica, hello: HeaderOf<'hello'>): void {
@@ -154,15 +182,47 @@ export class Session {
       protocol: PROTOCOL,
       version: VERSION,
       host: this.#host.name,
-      logged:
-        logged === null || lost
-          ? null
-          : { seq: Number(logged.seq), chain: Buffer.from(logged.chain).toString('hex') },
+      logged: lost ? null : wirePlace(logged),
       applied: Number(applied),
       baseline,
       tree: replica.hasTree,
     })
     this.#log.info({ volume: hello.name, logged: `${logged?.seq}`, end: hello.end }, 'following')
+    this.#watch = setInterval(() => this.#lookForStandstill(replica), PEER_PING_MS)
+    this.#news()
+  }
+
+  /** There is more than has come, and nothing comes: asks for it. */
+  #lookForStandstill(replica: Replica): void {
+    const { logged, end, queuedBytes } = replica.state
+    const { bytesReceived } = this.#channel
+    const now = Date.now()
+    const still = bytesReceived - this.#heard.bytes < IDLE_BYTES_MAX
+    if (!still || queuedBytes > 0 || (logged?.seq ?? 0n) >= end) {
+      this.#heard = { at: now, bytes: bytesReceived }
+    } else if (this.#flowing && now - this.#heard.at >= WANT_MS) {
+      this.#heard = { at: now, bytes: bytesReceived }
+      this.#ask(replica)
+    }
+  }
+
+  #ask(replica: Replica): void {
+    const { logged } = replica.state
+    const at = wirePlace(logged)
+    this.#log.debug({ after: at?.seq ?? null }, 'something is missing: asking for it')
+    this.#channel.send({ type: 'again', logged: at })
+  }
+
+  /** What is asked of the primary: frames that were lost, and a baseline for a further replica. */
+  #askFor(replica: Replica): void {
+    const { gap } = replica.state
+    if (gap && !this.#asked) this.#ask(replica)
+    this.#asked = gap
+    const { wish } = replica
+    if (wish === this.#wished) return
+    this.#wished = wish
+    const after = wish === undefined ? null : Number(wish)
+    this.#channel.send({ type: 'baseline', after, codes: false })
   }
 
   /** Acknowledgements: one for all that happens in one turn of the event loop. */
@@ -175,6 +235,7 @@ export class Session {
     setImmediate(() => {
       this.#speaking = false
       this.#ack(replica)
+      if (this.#channel.isOpen) this.#askFor(replica)
     })
   }
 
@@ -206,17 +267,29 @@ export class Session {
 
   #refuse(error: unknown): void {
     const known = toHoldfastError(error, 'replication.accept')
-    this.#log.warn({ error: known, peer: this.#fingerprint }, 'refused')
+    this.#log.warn({ error: known, peer: this.#identity }, 'refused')
     this.#channel.refuse(known)
   }
 
   #ended(error: HoldfastError): void {
     clearTimeout(this.#timer)
+    clearInterval(this.#watch)
     this.#unwatch()
     if (this.#replica !== undefined) this.#replica.connected = false
     this.#log.info({ reason: error.message }, 'a connection ended')
-    this.#onEnd()
+    this.#onEnd(error)
   }
+}
+
+function wirePlace(at: LogPlace | null): WirePlace | null {
+  return at && { seq: Number(at.seq), chain: Buffer.from(at.chain).toString('hex') }
+}
+
+function refusal({ code, message }: HeaderOf<'refuse'>): HoldfastError {
+  return new HoldfastError('PEER_REFUSED', `the peer refuses: ${message}`, {
+    op: 'replication.accept',
+    details: { code },
+  })
 }
 
 function outOfTurn(type: string): HoldfastError {

@@ -5,13 +5,10 @@
  * Neighbours: `sender.ts` decides, `channel.ts` carries; the daemon owns it and says when the
  * journal has grown.
  */
-import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
-  BASELINE_RETRY_MS_MAX,
-  BASELINE_RETRY_MS_MIN,
   DIFFERENCES_TOLD_MAX,
   PEER_SILENCE_MS_MAX,
   RATE_PAUSE_MS_MAX,
@@ -22,38 +19,31 @@ import {
   SHIP_WINDOW_BYTES,
 } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
+import { higher } from '../lib/seqs.js'
 import { VERSION } from '../lib/version.js'
-import { formatUuid, type JournalEnd } from '../record/frame.js'
+import { formatUuid } from '../record/frame.js'
 import { Channel } from './channel.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
+import { chainAt } from './place.js'
 import { RateLimit } from './rate.js'
-import { type RepairedVolume, Repairs } from './repairs.js'
+import { Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
-import { Retry } from './retry.js'
 import { type ReplicaPositions, Sender } from './sender.js'
+import type { Horizon, ShippedVolume, Wish } from './shipped-volume.js'
+import type { Transport } from './transport.js'
 import type { Verdict } from './verdict.js'
 
 /** How often a baseline that has to be begun, or has failed, is looked at. */
 const BASELINE_POLL_MS = 200
 const CLOSE_MS_MAX = 500
 
-/** What the shipper needs of the volume that it ships. */
-export interface ShippedVolume extends RepairedVolume {
-  readonly name: string
-  readonly host: string
-  readonly journalPath: string
-  /**
-   * Images all of the tree into the journal, between the baseline's marks; resolves when begun.
-   * `codes`: of the data codes only, for a replica that has a tree of the volume.
-   */
-  startBaseline(options: { codes: boolean }): Promise<void>
-  /** Bytes captured after this seq. */
-  bytesAfter(seq: bigint): number
-  /** Errors of the scan that ended last. */
-  scanErrors(): number
-}
-
-export type Connection = 'connecting' | 'connected' | 'waiting' | 'refused' | 'stopped'
+export type Connection =
+  | 'connecting'
+  | 'listening'
+  | 'connected'
+  | 'waiting'
+  | 'refused'
+  | 'stopped'
 
 export interface ShipperState extends ReplicaPositions {
   connection: Connection
@@ -82,7 +72,7 @@ export interface ShipperOptions {
   volume: ShippedVolume
   /** The replica's host, for messages. */
   peer: string
-  connect(): Promise<Duplex>
+  transport: Transport
   settings: ShipSettings
   /** Positions, or the state of the connection, have changed. */
   onChange(state: ShipperState): void
@@ -104,18 +94,16 @@ export class Shipper {
   #bytesBefore = 0
   #wake: () => void = () => {}
   #end = 0n
-  /** A baseline was begun for this replica by this process. */
-  #imaging = false
-  readonly #baselineRetry = new Retry({
-    minMs: BASELINE_RETRY_MS_MIN,
-    maxMs: BASELINE_RETRY_MS_MAX,
-  })
   /** The replica has a tree: codes will do for a baseline. */
   #tree = false
   #resync = false
   #resyncs = 0
   #differences: FoundDifference[] = []
   readonly #repairs: Repairs
+  /** Where the replica's baseline begins at least, and one that a replica of its own needs. */
+  #baselineAfter = 0n
+  #wished: Wish | undefined
+  #told: Horizon | undefined
 
   constructor(options: ShipperOptions) {
     this.#options = options
@@ -190,6 +178,11 @@ export class Shipper {
     this.#wake()
   }
 
+  /** The horizon may have changed, though the journal has not. */
+  announce(): void {
+    this.#wake()
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
     this.#stopped.abort()
@@ -199,7 +192,16 @@ export class Shipper {
     this.#wake()
     // An attempt to connect ends in its own time.
     await Promise.race([this.#ended, sleep(CLOSE_MS_MAX)])
+    await this.#options.transport.close()
     await this.#journal.close()
+  }
+
+  /** Connects anew: the journal was made anew. */
+  restart(): void {
+    this.#end = 0n
+    this.#channel?.close(
+      new HoldfastError('CONNECTION', 'the log starts over', { op: 'replication.ship' }),
+    )
   }
 
   async #run(): Promise<void> {
@@ -214,6 +216,8 @@ export class Shipper {
       if (this.#stopped.signal.aborted) break
       pause = Date.now() - begun > RECONNECT_MS_MAX ? RECONNECT_MS_MIN : pause
       const { signal } = this.#stopped
+      // Waiting for the other side costs nothing.
+      if (this.#options.transport.listens) pause = RECONNECT_MS_MIN
       await sleep(pause * (0.5 + Math.random()), undefined, { signal }).catch(() => {})
       pause = Math.min(pause * 2, RECONNECT_MS_MAX)
     }
@@ -237,8 +241,9 @@ export class Shipper {
 
   /** One connection, from its making to its end, which is thrown. */
   async #connected(): Promise<void> {
-    this.#set('connecting')
-    const stream = await this.#options.connect()
+    const { transport } = this.#options
+    this.#set(transport.listens ? 'listening' : 'connecting')
+    const stream = await transport.connect(this.#stopped.signal)
     const inbox: Message[] = []
     let closed: HoldfastError | undefined
     const channel = new Channel(stream, {
@@ -264,14 +269,14 @@ export class Shipper {
       for (;;) {
         const news = this.#news()
         if (closed !== undefined) throw closed
-        const [message] = inbox.splice(0, 1)
-        if (message !== undefined) throw unexpected(message)
+        for (const message of inbox.splice(0)) this.#take(channel, message)
         if (this.#resync) this.#reset(channel, 'on request')
         await this.#followBaseline()
         await this.#repairs.step((header) => channel.send(header))
         if (await this.#ship(channel)) continue
+        this.#tell(channel)
         // The end of a scan is nobody's news.
-        const scanning = this.#sender.baseline || this.#repairs.isBusy
+        const scanning = this.#sender.baseline || this.#repairs.isBusy || this.#wished !== undefined
         const again = sleep(scanning ? BASELINE_POLL_MS : PEER_SILENCE_MS_MAX)
         await Promise.race([news, again])
       }
@@ -312,7 +317,7 @@ export class Shipper {
       volume: formatUuid(uuid),
       name,
       epoch,
-      end: Number(this.#end),
+      end: Number(this.#options.volume.horizon(this.#end).end),
     })
   }
 
@@ -320,14 +325,17 @@ export class Shipper {
     if (header.type !== 'welcome') throw unexpected({ header, body })
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     this.#delay(channel)
+    this.#wished = undefined
+    this.#told = undefined
     await this.#options.volume.flush()
     this.#journal.refresh()
     this.#tree = header.tree
-    const plan = this.#sender.welcome(header, (seq) => this.#chainAt(seq))
+    this.#end = higher(this.#end, this.#journal.end().lastSeq)
+    const plan = this.#sender.welcome(header, (seq) => chainAt(this.#journal, seq))
     if (plan.kind === 'resume') {
-      const end = Number(this.#end)
-      channel.send({ type: 'advance', end, authorised: end })
-      return
+      // Begun by another process: whether its baseline has come into the journal is not known.
+      if (this.#baselineAfter === 0n) this.#baselineAfter = BigInt(header.applied)
+      return this.#tell(channel)
     }
     this.#reset(channel, plan.reason)
   }
@@ -340,51 +348,61 @@ export class Shipper {
     this.#resyncs += 1
     this.#journal.refresh()
     const end = this.#journal.end()
-    this.#imaging = false
+    this.#baselineAfter = end.lastSeq
     channel.send({ type: 'reset', at: this.#sender.reset(end) })
     this.#repairs.want()
     this.#options.onChange(this.state)
   }
 
-  #chainAt(seq: bigint): Buffer | undefined {
-    const end = (place: JournalEnd | null) => (place?.lastSeq === seq ? place.chain : undefined)
-    if (seq === 0n) return this.#journal.firstFrame()?.firstSeq === 1n ? Buffer.alloc(8) : undefined
-    const frame = this.#journal.frameAt(seq)
-    if (frame?.lastSeq === seq) return Buffer.from(frame.chain)
-    return end(this.#journal.meta().horizon) ?? end(this.#journal.end())
+  /** What a connected replica says besides its acknowledgements. */
+  #take(channel: Channel, message: Message): void {
+    const { header } = message
+    switch (header.type) {
+      case 'again':
+        // It may have heard of what this log does not have yet: then there is nothing to send.
+        if (header.logged?.seq === Number(this.#sender.positions.sent)) return
+        this.#options.log.warn({ peer: this.#options.peer, header }, 'the replica asks again')
+        if (this.#sender.again(header, (seq) => chainAt(this.#journal, seq))) return
+        // Where it is can no longer be gone on from: what then is decided at the next welcome.
+        channel.close(
+          new HoldfastError('CONNECTION', 'it lacks what is gone', { op: 'replication' }),
+        )
+        return
+      case 'baseline':
+        this.#wished =
+          header.after === null ? undefined : { after: BigInt(header.after), codes: header.codes }
+        return
+      default:
+        throw unexpected(message)
+    }
   }
 
-  /** While the replica waits for a baseline's end, sees to it that one is under way. */
+  /** Says how far the journal goes, when no frame has said it. */
+  #tell(channel: Channel): void {
+    if (this.#sender.positions.sent < this.#end && this.#told !== undefined) return
+    const { end, authorised } = this.#options.volume.horizon(this.#end)
+    if (this.#told?.end === end && this.#told.authorised === authorised) return
+    this.#told = { end, authorised }
+    channel.send({ type: 'advance', end: Number(end), authorised: Number(authorised) })
+  }
+
+  /** While a replica waits for a baseline's end, sees to it that one is under way. */
   async #followBaseline(): Promise<void> {
     const { volume } = this.#options
-    if (!this.#sender.baseline) {
-      if (this.#imaging && this.#problem?.code === 'BASELINE') this.#problem = null
-      this.#imaging = false
-      this.#baselineRetry.succeeded()
-      return
+    const own = this.#sender.baseline
+      ? { after: this.#baselineAfter, codes: this.#tree }
+      : undefined
+    let problem: string | null = null
+    for (const want of [own, this.#wished]) {
+      if (want !== undefined) problem ??= await volume.wantBaseline(want.after, want)
     }
-    if (volume.scanning()) return
-    const errors = volume.scanErrors()
-    if (this.#imaging && errors === 0) return
-    if (this.#imaging) this.#baselineFailed(`the scan of the tree ended with ${errors} errors`)
-    if (!this.#baselineRetry.isDue(Date.now())) return
-    try {
-      await volume.startBaseline({ codes: this.#tree })
-      this.#imaging = true
-    } catch (error) {
-      this.#baselineFailed(toHoldfastError(error, 'replication.baseline').message)
+    if (problem === null) {
+      if (this.#problem?.code === 'BASELINE') this.#problem = null
+    } else if (this.#problem?.message !== problem) {
+      this.#problem = { code: 'BASELINE', message: problem }
+      this.#options.log.error({ peer: this.#options.peer, problem }, 'no baseline')
+      this.#options.onChange(this.state)
     }
-  }
-
-  #baselineFailed(what: string): void {
-    this.#imaging = false
-    const seconds = this.#baselineRetry.failed(Date.now()) / 1000
-    this.#problem = {
-      code: 'BASELINE',
-      message: `no baseline: ${what}; tried again after ${seconds} s`,
-    }
-    this.#options.log.error({ peer: this.#options.peer, problem: this.#problem }, 'no baseline')
-    this.#options.onChange(this.state)
   }
 
   /** Sends what there is room for; false when there is nothing to do but wait. */
@@ -398,7 +416,7 @@ export class Shipper {
     }
     this.#journal.refresh()
     let frames = 0
-    const end = Number(this.#end)
+    const { end, authorised } = this.#options.volume.horizon(this.#end)
     for (const frame of this.#journal.frames({ from: sent + 1n })) {
       if (!channel.isOpen) return false
       if (frame.firstSeq !== this.#sender.positions.sent + 1n) {
@@ -407,7 +425,8 @@ export class Shipper {
         })
       }
       const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
-      const header = { type: 'frame', end, authorised: end, unsent } as const
+      const told = { end: Number(end), authorised: Number(authorised), unsent }
+      const header = { type: 'frame', ...told } as const
       const more = channel.send(header, Buffer.from(frame.bytes))
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
@@ -416,6 +435,7 @@ export class Shipper {
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
       if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
+    if (frames > 0) this.#told = { end, authorised }
     if (frames > 0) this.#options.onChange(this.state)
     // Nothing read although the journal has grown: what was announced is not visible yet.
     else await sleep(1)

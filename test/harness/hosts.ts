@@ -19,7 +19,8 @@ export class Host {
   /** Network interface: down is a cut cable. */
   readonly link: string
   readonly #namespace: string
-  readonly #env: Record<string, string>
+  /** What its programs find their places by. */
+  readonly env: Record<string, string>
   #server: ChildProcess | undefined
   #serving: string[] = []
   /** What the replica server has written to its log. */
@@ -33,21 +34,22 @@ export class Host {
     this.link = `hf${number}${id}`
     const at = (what: string) => join(sandbox.root, name, what)
     mkdirSync(at('.'), { recursive: true })
-    this.#env = { HOLDFAST_STATE_ROOT: at('state'), HOLDFAST_RUN_DIR: at('run') }
+    this.env = { HOLDFAST_STATE_ROOT: at('state'), HOLDFAST_RUN_DIR: at('run') }
   }
 
-  get #inside(): string[] {
+  /** Arguments of nsenter, before the program. */
+  get inside(): string[] {
     // Not `ip netns exec`: that has its own mounts, which nobody else would see.
     return [`--net=/run/netns/${this.#namespace}`, '--']
   }
 
   /** Runs a program on this host, to its end. */
   attempt(command: string, args: readonly string[]): Promise<RunResult> {
-    return attempt('nsenter', [...this.#inside, command, ...args], { env: this.#env })
+    return attempt('nsenter', [...this.inside, command, ...args], { env: this.env })
   }
 
   async run(command: string, args: readonly string[]): Promise<string> {
-    return run('nsenter', [...this.#inside, command, ...args], { env: this.#env })
+    return run('nsenter', [...this.inside, command, ...args], { env: this.env })
   }
 
   holdfast(...args: string[]): Promise<string> {
@@ -111,9 +113,15 @@ export class Host {
     await this.startAgain()
   }
 
+  /** Starts a replica server that others do not connect to. */
+  async serveWithoutListening(root: string): Promise<void> {
+    this.#serving = ['replica', 'serve', '--no-listen', '--root', root]
+    await this.startAgain()
+  }
+
   async startAgain(): Promise<void> {
-    const args = [...this.#inside, process.execPath, HOLDFAST, ...this.#serving]
-    const server = start('nsenter', args, { env: this.#env })
+    const args = [...this.inside, process.execPath, HOLDFAST, ...this.#serving]
+    const server = start('nsenter', args, { env: this.env })
     this.#server = server
     await new Promise<void>((resolve, reject) => {
       server.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -135,6 +143,18 @@ export class Host {
     server.kill(signal)
     await closed
     return server.exitCode
+  }
+
+  /** Introduces this host to one on which nothing listens: it does so until this one has come. */
+  async introduceTo(other: Host, address: string): Promise<void> {
+    const command = ['peer', 'token', '--address', address, '--listen', address]
+    const args = [...other.inside, process.execPath, HOLDFAST, ...command, '--name', other.name]
+    const waiting = start('nsenter', args, { env: other.env })
+    const ended = once(waiting, 'close')
+    const [token] = (await once(waiting.stdout ?? waiting, 'data')) as [Buffer]
+    await this.holdfast('peer', 'add', `${token}`.trim(), '--as', this.name)
+    const [code] = await ended
+    if (code !== 0) throw new Error(`peer token ended with ${code}`)
   }
 
   /** Introduces this host to the one that serves. */
@@ -166,6 +186,27 @@ export async function addHost(sandbox: Sandbox, other: Host, name: string): Prom
   await host.makeNamespace()
   await host.join(other)
   return host
+}
+
+/** Hosts with these names, all on one switch. They go away with the sandbox. */
+export async function makeSwitched(sandbox: Sandbox, names: readonly string[]): Promise<Host[]> {
+  const id = hostId(sandbox)
+  const middle = `hf-${id}-switch`
+  const inMiddle = ['-n', middle, 'link']
+  await run('ip', ['netns', 'add', middle])
+  await run('ip', [...inMiddle, 'add', 'switch', 'type', 'bridge'])
+  await run('ip', [...inMiddle, 'set', 'switch', 'up'])
+  const hosts = names.map((name, at) => new Host(sandbox, name, at + 1))
+  for (const [at, host] of hosts.entries()) {
+    const port = `hs${at}${id}`
+    await host.makeNamespace()
+    await run('ip', [...inMiddle, 'add', port, 'type', 'veth', 'peer', 'name', host.link])
+    await run('ip', [...inMiddle, 'set', host.link, 'netns', `hf-${id}-${host.name}`])
+    await run('ip', [...inMiddle, 'set', port, 'master', 'switch', 'up'])
+    await host.run('ip', ['address', 'add', `${host.address}/24`, 'dev', host.link])
+    await host.setLink('up')
+  }
+  return hosts
 }
 
 function hostId(sandbox: Sandbox): string {

@@ -55,3 +55,19 @@ t.test('peers: known by name and by fingerprint, until removed', async (t) => {
   peers.remove('uno')
   t.equal(peers.byFingerprint(FINGERPRINT), undefined)
 })
+
+t.test('peers: reached by ssh, known by their address', async (t) => {
+  const peers = new Peers(t.testdir())
+  const ssh = { url: 'ssh://root@replica1/srv', config: null, program: 'holdfast', self: 'here' }
+  peers.addSsh('one', ssh)
+  t.match(peers.byUrl(ssh.url), { name: 'one', ssh })
+  peers.addSsh('uno', { ...ssh, program: 'sudo holdfast' })
+  t.match(peers.list(), [{ name: 'uno', ssh: { program: 'sudo holdfast' } }], 'the same peer')
+  peers.add({ name: 'two', fingerprint: FINGERPRINT, address: null })
+  const refused = (name: string, url: string) => codeOf(() => peers.addSsh(name, { ...ssh, url }))
+  t.equal(refused('two', 'ssh://replica2'), 'PEER_EXISTS')
+  t.equal(refused('three', 'replica3'), 'USAGE')
+  t.equal(refused('no name', 'ssh://replica3'), 'USAGE')
+  t.match(peers.byFingerprint(FINGERPRINT), { name: 'two' })
+  t.equal(peers.list().length, 2)
+})

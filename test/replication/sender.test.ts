@@ -56,3 +56,21 @@ t.test('sender: at most a window is under way', async (t) => {
   sender.ack(ack(70, 70))
   t.equal(sender.bytesUnderWay, 0)
 })
+
+t.test('sender: goes back to where something was lost, if it still can', async (t) => {
+  const sender = new Sender({ window: 100 })
+  const chain = CHAIN.toString('hex')
+  sender.welcome(welcome({ seq: 50, chain }), chainAt)
+  sender.sentFrame(frame(60n, 60))
+  sender.sentFrame(frame(70n, 60))
+  t.notOk(sender.hasRoom)
+  const again = (seq: number, there = chain) =>
+    sender.again({ type: 'again', logged: { seq, chain: there } }, chainAt)
+  t.notOk(again(60), 'no place of the journal')
+  t.notOk(again(50, 'ffffffffffffffff'), 'another way')
+  t.notOk(sender.again({ type: 'again', logged: null }, chainAt), 'nowhere')
+  t.equal(sender.positions.sent, 70n)
+  t.ok(again(50))
+  t.equal(sender.positions.sent, 50n)
+  t.equal(sender.bytesUnderWay, 0)
+})

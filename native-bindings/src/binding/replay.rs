@@ -3,8 +3,8 @@
 use super::error::{fail, system, JsError};
 use crate::replay::{
     Difference, Position, ReplayError, ReplayOptions, Replayer, Start, BASELINE_AWAITED,
+    BASELINE_OWN,
 };
-use crate::scan::KIND_BASELINE;
 use crate::transport::mount::{clone_tree, detach, guard};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
@@ -76,7 +76,7 @@ impl From<Position> for ReplayPosition {
             records: p.records.into(),
             bytes: p.bytes.into(),
             objects: p.objects as f64,
-            baseline: p.scans & (BASELINE_AWAITED | 1 << KIND_BASELINE) != 0,
+            baseline: p.scans & (BASELINE_AWAITED | BASELINE_OWN) != 0,
             needs: p.needs as f64,
             differences: p.differences as f64,
             verified: p

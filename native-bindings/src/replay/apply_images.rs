@@ -17,7 +17,7 @@ use super::needs::OBJECT;
 use super::objects::{Obj, HOLLOW, IMAGE_CAPS};
 use super::seal;
 use super::sys::{self, Name};
-use super::BASELINE_AWAITED;
+use super::{BASELINE_AWAITED, BASELINE_OWN};
 use crate::record::{Fields, ImageDir, ImagePayload, Oid};
 use crate::scan::{KIND_BASELINE, KIND_VERIFY};
 use std::collections::HashSet;
@@ -365,8 +365,11 @@ impl Engine {
             return Ok(());
         }
         let header = &self.state.header;
-        let awaited = if kind == KIND_BASELINE { BASELINE_AWAITED } else { 0 };
-        header.set_scans(header.scans() & !awaited | 1 << kind);
+        let mut scans = header.scans() | 1 << kind;
+        if kind == KIND_BASELINE && scans & BASELINE_AWAITED != 0 {
+            scans = scans & !BASELINE_AWAITED | BASELINE_OWN;
+        }
+        header.set_scans(scans);
         Ok(())
     }
 
@@ -374,7 +377,8 @@ impl Engine {
         if kind == KIND_VERIFY {
             return self.end_comparison();
         }
-        let left = self.state.header.scans() & !(1 << kind);
+        let own = if kind == KIND_BASELINE { BASELINE_OWN } else { 0 };
+        let left = self.state.header.scans() & !(1 << kind | own);
         if left == 0 {
             self.purge_parked()?;
             self.state.log(&Entry::ScansDone)?;

@@ -81,6 +81,9 @@ pub struct Start {
 
 /// In `scans`: a baseline is to begin. That another one ends does not matter.
 pub const BASELINE_AWAITED: u64 = 1 << 16;
+/// In `scans`: the baseline under way is the one that was awaited; other targets take its images as well,
+/// and were whole before.
+pub const BASELINE_OWN: u64 = 1 << 17;
 
 /// How far replay is. All of a frame or nothing of it counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 /** `holdfast peer token|add|list|remove` */
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { callControl } from '../../daemon/call.js'
-import { hostDirectory, replicaSocketPath } from '../../daemon/places.js'
-import type { HostStatus } from '../../daemon/replica-host.js'
+import { hostDirectory } from '../../daemon/places.js'
 import { hostName } from '../../daemon/replicas.js'
-import { HoldfastError } from '../../lib/errors.js'
-import { out, print, printJson, remark, table } from '../output.js'
+import { makeLogger, silentLogger } from '../../lib/log.js'
+import type { SshPeer } from '../../replication/peers.js'
+import { interruptSignal, out, print, printJson, remark, table } from '../output.js'
 
 /** Loaded when needed: the certificate library takes longer than most commands run. */
 async function identityAndPeers() {
@@ -15,42 +15,101 @@ async function identityAndPeers() {
   return { identity, peers: new Peers(hostDirectory()) }
 }
 
+interface AddFlags {
+  name?: string
+  as?: string
+  sshConfig?: string
+  program?: string
+  json?: boolean
+}
+
+export function isSshUrl(text: string): boolean {
+  return text.startsWith('ssh://')
+}
+
+/** Becomes the peer of a host that ssh reaches. */
+export async function addSsh(
+  url: string,
+  { name, as: self = hostName(), sshConfig, program = 'holdfast' }: AddFlags,
+): Promise<SshPeer> {
+  const { peers } = await identityAndPeers()
+  const { addSshPeer } = await import('../../replication/introduce.js')
+  const config = sshConfig === undefined ? null : resolve(sshConfig)
+  // What ssh says is in the error, if there is one.
+  return addSshPeer({ target: { url, config, program, self }, name, peers, log: silentLogger() })
+}
+
 export function addPeerCommands(program: Command): void {
   const peer = program
     .command('peer')
     .summary('the hosts that this host knows')
     .description(
-      'Two hosts know each other after one token was made on the one that serves replicas and ' +
-        'pasted on the other. Each has a key of its own; its fingerprint is pinned then.',
+      'Two hosts know each other after one token was made on the one that can be reached and pasted ' +
+        'on the other. Each has a key of its own; its fingerprint is pinned then. A host that ssh ' +
+        'reaches needs no token: ssh knows who is who.',
     )
 
   peer
     .command('token')
     .summary('a token that lets another host become a peer')
     .description(
-      'Prints a token to paste on the other host. It is good once, for 15 minutes, and only while ' +
-        '`holdfast replica serve` runs here.',
+      'Prints a token to paste on the other host. It is good once, for 15 minutes. Something here must ' +
+        'listen at the address meanwhile: `holdfast replica serve`, a volume that is replicated with ' +
+        '--listen, or this command with --listen.',
     )
     .requiredOption('--address <host:port>', 'where the other host reaches the server of this one')
     .option('--name <name>', "how the other host calls this one (default: this host's name)")
-    .addHelpText('after', '\nExample:\n  holdfast peer token --address replica1.example:7420')
-    .action(async ({ address, name = hostName() }: { address: string; name?: string }) => {
+    .option('--listen <host:port>', 'listen there until the other host has come')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  holdfast peer token --address replica1.example:7420
+  holdfast peer token --address primary.example:7421 --listen 0.0.0.0:7421   nothing else listens yet`,
+    )
+    .action(async (flags: { address: string; name?: string; listen?: string }) => {
+      const { address, name = hostName(), listen } = flags
       const { parseAddress } = await import('../../replication/tls.js')
       parseAddress(address)
       const { identity, peers } = await identityAndPeers()
+      const { awaitPeer } = await import('../../replication/introduce.js')
+      const log = makeLogger({ fd: 2, level: process.env.HOLDFAST_LOG_LEVEL ?? 'warn' })
+      const arrival =
+        listen === undefined
+          ? undefined
+          : await awaitPeer({ address: listen, self: name, identity, peers, log })
       print(peers.invite({ name, address, fingerprint: identity.fingerprint }))
       remark('paste it there: holdfast peer add TOKEN')
+      if (arrival === undefined) return
+      const peer = await arrival(interruptSignal())
+      remark(`${peer.name} is a peer now`)
     })
 
   peer
     .command('add')
-    .summary('become the peer of the host that made a token')
-    .argument('<token>', 'what `holdfast peer token` printed there')
+    .summary('become the peer of a host that made a token, or that ssh reaches')
+    .argument(
+      '<token>',
+      'what `holdfast peer token` printed there, or ssh://[user@]host[:port][/root]',
+    )
     .option('--name <name>', 'how to call that host here (default: as it calls itself)')
     .option('--as <name>', "how that host is to call this one (default: this host's name)")
+    .option('--ssh-config <file>', 'configuration file for ssh, instead of the usual ones')
+    .option('--program <command>', 'what ssh runs there (default: holdfast)')
     .option('--json', 'as JSON')
-    .addHelpText('after', '\nExample:\n  holdfast peer add holdfast-eyJ2IjoxLCJuYW1lIjoi…')
-    .action(async (token: string, flags: { name?: string; as?: string; json?: boolean }) => {
+    .addHelpText(
+      'after',
+      `
+Examples:
+  holdfast peer add holdfast-eyJ2IjoxLCJuYW1lIjoi…
+  holdfast peer add ssh://root@replica2.example/srv/replicas --name replica2`,
+    )
+    .action(async (token: string, flags: AddFlags) => {
+      if (isSshUrl(token)) {
+        const added = await addSsh(token, flags)
+        if (flags.json === true) return printJson(added)
+        return print(`${out.bold(added.name)} at ${added.ssh.url} answers, and is a peer now`)
+      }
       const { identity, peers } = await identityAndPeers()
       const { acceptInvitation } = await import('../../replication/introduce.js')
       const { name, as: self = hostName() } = flags
@@ -72,11 +131,15 @@ export function addPeerCommands(program: Command): void {
       const { formatFingerprint } = await import('../../replication/identity.js')
       print(`this host  ${out.bold(hostName())}  ${formatFingerprint(identity.fingerprint)}`)
       if (list.length === 0) return print('no peers; introduce one: holdfast peer token --help')
-      const rows = list.map(({ name, address, fingerprint }) => [
-        out.bold(name),
-        address ?? out.dim('connects to us'),
-        formatFingerprint(fingerprint),
-      ])
+      const rows = list.map((each) =>
+        'ssh' in each
+          ? [out.bold(each.name), each.ssh.url, out.dim('known to ssh')]
+          : [
+              out.bold(each.name),
+              each.address ?? out.dim('connects to us'),
+              formatFingerprint(each.fingerprint),
+            ],
+      )
       print(table([['PEER', 'ADDRESS', 'FINGERPRINT'].map((text) => out.dim(text)), ...rows]))
     })
 
@@ -91,21 +154,4 @@ export function addPeerCommands(program: Command): void {
       peers.remove(name)
       print(`${out.bold(name)} is no peer any more`)
     })
-}
-
-/** What the replica host of this machine says; VOLUME_NOT_RUNNING when none runs. */
-export function replicaHostStatus(): Promise<HostStatus> {
-  return callControl<HostStatus>({
-    socket: replicaSocketPath(),
-    method: 'GET',
-    path: '/v1/replicas',
-    body: undefined,
-    options: {},
-    daemon: 'the replica server',
-    absent: () =>
-      new HoldfastError('VOLUME_NOT_RUNNING', 'no replica server runs on this host', {
-        op: 'replica.list',
-        hint: 'Start it: holdfast replica serve --help',
-      }),
-  })
 }

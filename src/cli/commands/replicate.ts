@@ -26,6 +26,7 @@ import {
 import { followBaseline } from '../baseline.js'
 import { interruptSignal, out, print, printJson, remark, usageError } from '../output.js'
 import { acknowledgeText } from '../render-replicas.js'
+import { addSsh, isSshUrl } from './peer.js'
 
 interface ReplicateFlags {
   to?: string
@@ -42,6 +43,11 @@ interface ReplicateFlags {
   maxLag?: LagArgument
   applyDelay?: number
   wait?: boolean
+  listen?: string
+  name?: string
+  as?: string
+  sshConfig?: string
+  program?: string
   json?: boolean
 }
 
@@ -63,7 +69,10 @@ export function addReplicateCommands(program: Command): void {
         'peer: changes the options that are named. The volume must be mounted.',
     )
     .argument('<volume>', 'name, mountpoint or directory of the volume')
-    .option('--to <peer>', 'name of the peer (holdfast peer list)')
+    .option(
+      '--to <peer>',
+      'name of the peer (holdfast peer list), or ssh://[user@]host[:port][/root]',
+    )
     .option('--stop <peer>', 'stop shipping to that peer; its replica stays as it is')
     .addOption(
       new Option(
@@ -129,6 +138,14 @@ export function addReplicateCommands(program: Command): void {
     )
     .option('--wait', 'until the baseline is there, showing how far it is (default on a terminal)')
     .option('--no-wait', 'return at once; it goes on in the background')
+    .option('--listen <host:port>', 'let the peer connect here, instead of connecting to it')
+    .option('--name <name>', 'with ssh: how to call that host here (default: as it calls itself)')
+    .option(
+      '--as <name>',
+      "with ssh: how that host is to call this one (default: this host's name)",
+    )
+    .option('--ssh-config <file>', 'with ssh: its configuration file, instead of the usual ones')
+    .option('--program <command>', 'with ssh: what to run there (default: holdfast)')
     .option('--json', 'as JSON')
     .addHelpText(
       'after',
@@ -137,6 +154,8 @@ Ctrl-C ends the waiting, not the baseline.
 
 Examples:
   holdfast replicate data --to replica1
+  holdfast replicate data --to ssh://root@replica2.example/srv/replicas
+  holdfast replicate data --to replica3 --listen 0.0.0.0:7421      it runs: holdfast replica follow
   holdfast replicate db --to replica1 --ack sync-log --on-loss refuse
   holdfast replicate data --to replica1 --ack-path /ledger=sync-log --ack-path /cache=async
   holdfast replicate data --ack-at durability,rename --quorum 1
@@ -201,14 +220,14 @@ function quorumArgument(text: string): number | null {
 async function replicate(which: string, flags: ReplicateFlags): Promise<void> {
   const { config } = findVolume(which)
   const client = new ControlClient(config.name)
-  const { to, stop, json = false } = flags
+  const { stop, json = false } = flags
   const own = optionsOf(flags)
   const common = commonOf(flags)
   const alone = Object.keys(common).length > 0 && Object.keys(own).length === 0
-  if (to !== undefined && stop !== undefined) {
+  if (flags.to !== undefined && stop !== undefined) {
     throw usageError('give either --to PEER or --stop PEER', 'See: holdfast replicate --help')
   }
-  if (to === undefined && stop === undefined && !alone) {
+  if (flags.to === undefined && stop === undefined && !alone) {
     throw usageError(
       'which replica? give --to PEER or --stop PEER',
       'Only --ack-at and --quorum are of the whole volume. See: holdfast replicate --help',
@@ -222,6 +241,7 @@ async function replicate(which: string, flags: ReplicateFlags): Promise<void> {
     if (json) return printJson(replicas)
     return print(`${out.bold(config.name)} is not shipped to ${stop} any more`)
   }
+  const { to } = await peerFor(flags)
   if (to !== undefined) await client.replicate({ peer: to, ...own })
   if (Object.keys(common).length > 0) await client.setAcknowledge(common)
   const wait = flags.wait ?? (!json && process.stderr.isTTY === true)
@@ -246,8 +266,9 @@ function sayAcknowledge(acknowledge: AcknowledgeStatus): void {
 function optionsOf(flags: ReplicateFlags): Omit<ReplicaRequest, 'peer'> {
   const { ack, ackPath: ackPaths, onLoss, lossAfter: lossMs, hold: holdBytes } = flags
   const { rateLimit: rateBytes, applyDelay: applyDelayMs, maxLag, scrubEvery: scrubMs } = flags
+  const { listen } = flags
   const own = { ack, ackPaths, onLoss, lossMs, holdBytes, scrubMs, rateBytes, applyDelayMs }
-  return named({ ...own, ...maxLag })
+  return named({ ...own, listen, ...maxLag })
 }
 
 function commonOf({ ackAt: at, quorum }: ReplicateFlags): Partial<Acknowledge> {
@@ -257,4 +278,20 @@ function commonOf({ ackAt: at, quorum }: ReplicateFlags): Partial<Acknowledge> {
 function named<T extends object>(options: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
   const entries = Object.entries(options).filter(([, value]) => value !== undefined)
   return Object.fromEntries(entries) as { [Name in keyof T]?: Exclude<T[Name], undefined> }
+}
+
+/** The name of the peer to ship to: one that ssh reaches is made a peer. */
+async function peerFor({
+  to,
+  listen,
+  ...ssh
+}: ReplicateFlags): Promise<{ to: string | undefined }> {
+  if (to !== undefined && isSshUrl(to)) {
+    if (listen !== undefined) throw usageError('--listen is for peers that connect, not for ssh')
+    return { to: (await addSsh(to, ssh)).name }
+  }
+  if (ssh.sshConfig !== undefined || ssh.program !== undefined) {
+    throw usageError('--ssh-config and --program need --to ssh://…')
+  }
+  return { to }
 }
