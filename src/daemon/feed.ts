@@ -4,6 +4,7 @@
  * primary; the records of that come through the log like all others.
  */
 import { HoldfastError } from '../lib/errors.js'
+import { hostName } from '../lib/host-name.js'
 import { FEED_HOLD_BYTES_MAX, FEED_REPAIR_MS_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { higher } from '../lib/seqs.js'
@@ -12,7 +13,7 @@ import type { ShippedVolume } from '../replication/shipped-volume.js'
 import type { CapturedView } from './captured.js'
 import { readReplicas } from './replica-options.js'
 import type { ReplicaStatus } from './replica-status.js'
-import { hostName, Replicas, type ReplicasOptions } from './replicas.js'
+import { Replicas, type ReplicasOptions } from './replicas.js'
 import type { VerifiedVolume } from './verification.js'
 
 /** Shippers say every BASELINE_POLL_MS that they need a baseline; silence means that they do not. */

@@ -8,6 +8,7 @@ import { Socket } from 'node:net'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { errnoOf, HoldfastError, toHoldfastError } from '../lib/errors.js'
+import { hostName } from '../lib/host-name.js'
 import { STDIO_SERVER_MS_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { JoinedStream } from '../replication/joined.js'
@@ -20,7 +21,6 @@ import {
   STREAM_PEER_HEADER,
   serveReplicas,
 } from './replica-host.js'
-import { hostName } from './replicas.js'
 import { replicaServer } from './root-lock.js'
 
 const POLL_MS = 50

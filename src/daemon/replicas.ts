@@ -2,10 +2,9 @@
  * The replicas of a volume that this daemon ships to: their configuration (`replicas.json` in the
  * state directory), a shipper each, who may hold an fsync, and what the journal keeps for them.
  */
-import { hostname } from 'node:os'
 import { HoldfastError } from '../lib/errors.js'
 import { formatDuration } from '../lib/format.js'
-import { ACK_CLASSES_MAX, LAG_LOOK_MS, SCRUB_BYTES_PER_S } from '../lib/limits.js'
+import { ACK_CLASSES_MAX, LAG_LOOK_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import type { AckReport } from '../lib/native.js'
 import type { Acknowledge } from '../replication/ack-options.js'
@@ -27,6 +26,7 @@ import {
   writeReplicas,
 } from './replica-options.js'
 import { type AcknowledgeStatus, type ReplicaStatus, statusOf } from './replica-status.js'
+import { isWhole, Scrub } from './scrub.js'
 import {
   Verification,
   type VerifiedVolume,
@@ -81,14 +81,14 @@ export class Replicas {
   #capturedLast = 0n
   #differing = false
   readonly #verification: Verification
-  /** When a comparison was begun last by the clock, for each replica. */
-  readonly #scrubbedAt = new Map<string, number>()
+  readonly #scrub: Scrub
 
   /** Before the volume is mounted: the kernel then hears at once whether closes are asked about. */
   constructor(options: ReplicasOptions) {
     this.#options = options
     const { acks: port, log, captured } = options
     this.#verification = new Verification(options.volume, log)
+    this.#scrub = new Scrub(log)
     this.#acks = new Acks({ port, onArmed: (peer) => this.#armed(peer), log })
     this.#lagLimit = new LagLimit({ captured, slow: (on) => port.slow(on), log })
     this.#acknowledge = options.stored.acknowledge
@@ -235,7 +235,7 @@ export class Replicas {
     for (const target of this.#targets.values()) this.#followBaseline(target)
     this.#settle()
     this.#acks.tick((at) => this.#options.captured.seqAt(at))
-    this.#scrub()
+    this.#compareWhatIsDue()
   }
 
   /** Frames after this seq are kept for a replica; undefined: none is. */
@@ -316,8 +316,7 @@ export class Replicas {
     const { volume, log } = this.#options
     const transport = (await this.#reach()).to(options.peer, options)
     this.#options.keepCodes()
-    // What was never compared is so one interval from now.
-    this.#scrubbedAt.set(options.peer, Date.now())
+    this.#scrub.added(options.peer)
     const shipper: Shipper = new Shipper({
       volume,
       peer: options.peer,
@@ -409,27 +408,10 @@ export class Replicas {
     this.#settleHold()
   }
 
-  /** Compares with replicas that were not proven equal for too long, or that are in doubt. */
-  #scrub(): void {
-    if (!this.#options.compare) return
-    if (this.#verification.isRunning) return
-    const now = Date.now()
-    const whole = ({ state }: Target) => state.connection === 'connected' && isWhole(state)
-    const due = [...this.#targets.values()].filter((target) => {
-      const { options, state } = target
-      const { verified, doubt } = state.verdict
-      const last = Math.max(verified?.at ?? 0, this.#scrubbedAt.get(options.peer) ?? 0)
-      const { scrubMs } = options
-      // What is applied late on purpose would be compared as late.
-      if (options.applyDelayMs > 0) return false
-      return whole(target) && (doubt || (scrubMs > 0 && now - last >= scrubMs))
-    })
-    if (due.length === 0) return
-    const peers = due.map(nameOf)
-    const doubtful = due.some(({ state }) => state.verdict.doubt)
-    for (const peer of peers) this.#scrubbedAt.set(peer, now)
-    this.#options.log.info({ peers, doubtful }, 'everything is compared')
-    this.verify({ peers, repair: doubtful, bytesPerS: doubtful ? 0 : SCRUB_BYTES_PER_S })
+  #compareWhatIsDue(): void {
+    if (!this.#options.compare || this.#verification.isRunning) return
+    const due = this.#scrub.due([...this.#targets.values()])
+    if (due !== undefined) this.verify(due)
   }
 
   /** What a replica lacks is kept for it, up to a limit. */
@@ -463,19 +445,6 @@ function delayHint(targets: readonly Target[]): string | undefined {
   return `Applied late on purpose (--apply-delay): ${each.join(', ')}. Wait --for logged, or longer.`
 }
 
-/** As far as is known, the replica's tree lacks nothing that its log has. */
-function isWhole({ connections, baseline, needs }: ShipperState): boolean {
-  return connections > 0 && !baseline && needs === 0
-}
-
 function nameOf({ options }: Target): string {
   return options.peer
-}
-
-/** By what name this host introduces itself. */
-export function hostName(): string {
-  const plain = hostname()
-    .replaceAll(/[^A-Za-z0-9._-]+/g, '-')
-    .replace(/^[^A-Za-z0-9]+/, '')
-  return plain.slice(0, 64) || 'host'
 }

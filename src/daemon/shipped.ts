@@ -2,6 +2,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import type { Drain } from '../capture/drain.js'
 import { toHoldfastError } from '../lib/errors.js'
+import { hostName } from '../lib/host-name.js'
 import {
   BASELINE_RETRY_MS_MAX,
   BASELINE_RETRY_MS_MIN,
@@ -18,7 +19,6 @@ import { codesPath, journalPath } from './places.js'
 import type { Recapture } from './recapture.js'
 import type { Volume } from './registry.js'
 import { isReplicated } from './replica-options.js'
-import { hostName } from './replicas.js'
 import type { VerifiedVolume } from './verification.js'
 
 /** A scan of everything. */

@@ -2,7 +2,7 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { hostDirectory } from '../../daemon/places.js'
-import { hostName } from '../../daemon/replicas.js'
+import { hostName } from '../../lib/host-name.js'
 import { makeLogger, silentLogger } from '../../lib/log.js'
 import type { SshPeer } from '../../replication/peers.js'
 import { interruptSignal, out, print, printJson, remark, table } from '../output.js'

@@ -8,8 +8,8 @@ import {
   stopFollowing,
 } from '../../daemon/replica-client.js'
 import type { HostedReplica, HostStatus } from '../../daemon/replica-host.js'
-import { hostName } from '../../daemon/replicas.js'
 import { formatCount, formatDuration } from '../../lib/format.js'
+import { hostName } from '../../lib/host-name.js'
 import { sizeArgument } from '../arguments.js'
 import { interruptSignal, out, print, printJson, table, usageError } from '../output.js'
 import { connectionText, copyText, lagText, replicaText } from '../render-replicas.js'

@@ -251,7 +251,10 @@ async function replicate(which: string, flags: ReplicateFlags): Promise<void> {
   const status = await client.status()
   if (json) return printJson(to === undefined ? status.acknowledge : status.replicas)
   const ack = status.replicas.find(({ peer }) => peer === to)?.ack
-  if (to !== undefined) print(`${out.bold(config.name)} is shipped to ${out.bold(to)}, ${ack}`)
+  if (to !== undefined) {
+    const [name, peer] = [out.bold(config.name), out.bold(to)]
+    print(wait ? `${peer} has ${name}, ${ack}` : `${name} is shipped to ${peer}, ${ack}`)
+  }
   if (Object.keys(common).length > 0) sayAcknowledge(status.acknowledge)
   print(out.dim(`  follow it: holdfast status ${config.name} --watch`))
 }
