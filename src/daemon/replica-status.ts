@@ -1,5 +1,7 @@
 /** What `status` says of the replicas of a volume. JSON values only. */
+
 import type { Acknowledge } from '../replication/ack-options.js'
+import { needsBaseline } from '../replication/copy-state.js'
 import type { ShipperState } from '../replication/shipper.js'
 import type { BaselineStatus } from './baseline-progress.js'
 import type { CapturedView } from './captured.js'
@@ -77,7 +79,7 @@ export function statusOf(replica: {
   const notLogged = captured.behind(logged)
   const notApplied = captured.behind(applied)
   const upToDate = applied >= end && connection === 'connected'
-  const failed = problem?.code.startsWith('REPLAY_') === true || needs > 0
+  const failed = needsBaseline(problem) || needs > 0
   return {
     ...shown,
     connection,

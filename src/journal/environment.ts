@@ -75,6 +75,18 @@ export function fullError(path: string, cause: unknown): HoldfastError {
   })
 }
 
+/**
+ * Throws JOURNAL_FULL where `bytes` and `spare` do not fit. A transaction that is too large for the
+ * disk can damage the memory of the process, not only fail (lmdb 3.5: an error while it spills pages).
+ */
+export function requireSpace(
+  path: string,
+  { bytes, spare }: { bytes: number; spare: number },
+): void {
+  const { bavail, bsize } = statfsSync(path)
+  if (bavail * bsize < bytes + spare) throw fullError(path, undefined)
+}
+
 /** LMDB reports a short write as EIO: the file system tells whether it is full. */
 function isFull(path: string): boolean {
   try {

@@ -11,7 +11,7 @@
 import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { errnoOf, HoldfastError } from '../lib/errors.js'
-import { FLUSH_LOG_BATCH_BYTES_MAX } from '../lib/limits.js'
+import { FLUSH_LOG_BATCH_BYTES_MAX, LOG_SPARE_BYTES } from '../lib/limits.js'
 import { FrameView, formatUuid, JOURNAL_START, type JournalEnd } from '../record/frame.js'
 import {
   type Environment,
@@ -19,6 +19,7 @@ import {
   openEnvironment,
   type PageStats,
   pageCount,
+  requireSpace,
   type Table,
   text,
   writeError,
@@ -169,7 +170,11 @@ export class Journal {
    */
   #begin(): void {
     const frames = [...(this.#writer?.log.framesAfter(this.end()) ?? [])]
-    if (frames.length > 0) this.append(frames)
+    const bytes = frames.reduce((sum, frame) => sum + frame.bytes.length, 0)
+    if (bytes > 0) {
+      requireSpace(this.path, { bytes, spare: LOG_SPARE_BYTES })
+      this.append(frames)
+    }
     this.sync()
   }
 

@@ -89,8 +89,14 @@ export const HANDSHAKE_MS_MAX = 5_000
 export const FIRST_MESSAGE_MS_MAX = 5_000
 /** How often the list of peers is looked at for those that are not welcome any more. */
 export const PEERS_POLL_MS = 1_000
-/** Connections to a replica server; further ones are closed at once. */
+/** Longest first message: who speaks is not known yet. */
+export const FIRST_MESSAGE_BYTES_MAX = MESSAGE_HEADER_BYTES_MAX + 8
+/** Connections to a replica server of which nobody knows yet whose they are; beyond, the oldest goes. */
 export const CONNECTIONS_WAITING_MAX = 256
+/** Connections to a replica server; further ones are closed at once. */
+export const CONNECTIONS_MAX = 4_096
+/** Refusals that a server logs one by one within a second; the rest of them is counted. */
+export const REFUSALS_LOGGED_MAX = 20
 /** Pause before a connection is tried again: doubled from the first to the second, with jitter. */
 export const RECONNECT_MS_MIN = 200
 export const RECONNECT_MS_MAX = 10_000
@@ -106,6 +112,8 @@ export const REPLICA_QUEUE_BYTES_MAX = 64 * MiB
 export const LOG_BATCH_BYTES_MAX = 8 * MiB
 /** Size of a replica's log: older frames go once they are applied. */
 export const LOG_KEEP_BYTES = 1 * GiB
+/** Space that a replica's log leaves free: LMDB must not meet a full disk within a transaction. */
+export const LOG_SPARE_BYTES = 8 * MiB
 export const LOG_PRUNE_INTERVAL_MS = 5_000
 /** Lag in bytes and seconds is told from spans of this length, */
 export const TIMELINE_STEP_MS = 10
@@ -134,6 +142,8 @@ export const GUARD_POLL_MS = 1_000
 export const DIFFERENCES_TOLD_MAX = 1_000
 /** Repairs in a row that leave a replica with something to repair. */
 export const REPAIRS_MAX = 8
+/** Pause before a replay that the system has failed (a full disk) goes on. */
+export const APPLY_RETRY_MS = 1_000
 /** How long a reply waits for a synchronous replica before it is taken as lost. */
 export const SYNC_LOSS_MS = 10_000
 /** Longest time that may be asked for: applications and the kernel wait meanwhile. */

@@ -2,7 +2,7 @@
  * The replica's replay: a worker thread that applies the log to the tree, up to the horizon that
  * the primary has authorised and not beyond.
  */
-import { rmSync } from 'node:fs'
+import { existsSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Journal } from '../journal/store.js'
@@ -120,7 +120,15 @@ function close(): void {
   replay = undefined
 }
 
-function startOver({ seq, chain }: LogPlace): void {
+/** Half a state would be taken for a new one: it goes as a whole, or not at all. */
+function forgetState(): void {
+  const old = `${state}.old`
+  rmSync(old, { recursive: true, force: true })
+  if (existsSync(state)) renameSync(state, old)
+  rmSync(old, { recursive: true, force: true })
+}
+
+function startOver(id: number, { seq, chain }: LogPlace): void {
   const start = { seq, chain: Buffer.from(chain), baseline: true }
   try {
     close()
@@ -128,13 +136,32 @@ function startOver({ seq, chain }: LogPlace): void {
   } catch {
     // It is given up: objects are known by their names, then.
     replay = undefined
-    rmSync(state, { recursive: true, force: true })
+    forgetState()
     open(start)
   }
   horizon = seq
   proven = true
-  post({ kind: 'reset' })
+  post({ kind: 'reset', id })
   say()
+}
+
+/** Without its end: it goes on from its state, or not at all. */
+function giveUp(): void {
+  try {
+    close()
+  } catch {
+    replay = undefined
+  }
+}
+
+/** A log without a state died while it started over: nobody knows what the tree is. */
+function requireState(): void {
+  if (existsSync(state) || !existsSync(logPath)) return
+  const log = Journal.open({ path: logPath, readOnly: true })
+  const { lastSeq } = log.end()
+  void log.close()
+  if (lastSeq === 0n) return
+  throw new HoldfastError('REPLAY_STATE', `${state} is missing`, { op: 'replica.apply' })
 }
 
 function handle(request: ApplyRequest): boolean {
@@ -146,7 +173,7 @@ function handle(request: ApplyRequest): boolean {
       delay = request.delay
       return true
     case 'reset':
-      startOver(request.at)
+      startOver(request.id, request.at)
       return true
     case 'needs':
       if (replay !== undefined) post({ kind: 'needs', words: native.replayNeeds(replay) })
@@ -229,7 +256,10 @@ function attempt(step: () => void): void {
   try {
     step()
   } catch (error) {
-    post({ kind: 'failure', error: toHoldfastError(error, 'replica.apply').toJSON() })
+    const failure = toHoldfastError(error, 'replica.apply')
+    // After an error of the system the same frame again continues; else from what the state says.
+    if (failure.code !== 'REPLAY_IO') giveUp()
+    post({ kind: 'failure', error: failure.toJSON() })
   }
 }
 
@@ -243,6 +273,7 @@ port.on('message', (request: ApplyRequest) => {
 })
 attempt(() => {
   // Says where it stands before anything is applied.
+  requireState()
   open()
   say()
 })

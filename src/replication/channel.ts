@@ -41,6 +41,11 @@ export class Channel {
     this.#timer = setInterval(() => this.#beat(), PEER_PING_MS)
   }
 
+  /** Longest message that is taken from now on. */
+  set bytesMax(bytes: number) {
+    this.#reader.bytesMax = bytes
+  }
+
   get isOpen(): boolean {
     return !this.#closed
   }

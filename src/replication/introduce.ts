@@ -3,6 +3,7 @@ import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { FIRST_MESSAGE_MS_MAX, INVITATION_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { Channel } from './channel.js'
+import { Doorway } from './doorway.js'
 import type { Identity } from './identity.js'
 import type { HeaderOf, Message } from './message.js'
 import { type Peers, parseToken, type SshPeer, type TlsPeer } from './peers.js'
@@ -114,7 +115,7 @@ export async function awaitPeer(options: {
   const server = await listenTls({
     address,
     identity,
-    log,
+    doorway: new Doorway(log),
     onConnection: (socket, fingerprint) => {
       const channel = new Channel(socket, {
         onMessage: ({ header }) => {

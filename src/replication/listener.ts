@@ -6,9 +6,10 @@
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { FIRST_MESSAGE_MS_MAX, PEERS_POLL_MS } from '../lib/limits.js'
+import { FIRST_MESSAGE_BYTES_MAX, FIRST_MESSAGE_MS_MAX, PEERS_POLL_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { Channel } from './channel.js'
+import { Doorway } from './doorway.js'
 import type { Identity } from './identity.js'
 import { admit } from './introduce.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
@@ -31,11 +32,13 @@ export class Listener {
   readonly #options: ListenerOptions
   readonly #expected = new Map<string, Expected>()
   readonly #arriving = new Set<Channel>()
+  readonly #doorway: Doorway
   #server: TlsServer | undefined
   #timer: NodeJS.Timeout | undefined
 
   private constructor(options: ListenerOptions) {
     this.#options = options
+    this.#doorway = new Doorway(options.log)
   }
 
   /** CONNECTION when the address cannot be had, USAGE. */
@@ -45,7 +48,7 @@ export class Listener {
     listener.#server = await listenTls({
       address,
       identity,
-      log,
+      doorway: listener.#doorway,
       onConnection: (socket, fingerprint) => listener.#accept(socket, fingerprint),
     })
     listener.#timer = setInterval(() => listener.#dropStrangers(), PEERS_POLL_MS)
@@ -78,10 +81,11 @@ export class Listener {
   }
 
   #accept(socket: TLSSocket, fingerprint: string): void {
-    const log = this.#options.log.child({ from: `${socket.remoteAddress}:${socket.remotePort}` })
+    const from = `${socket.remoteAddress}:${socket.remotePort}`
+    const log = this.#options.log.child({ from })
     const refuse = (error: unknown) => {
       const known = toHoldfastError(error, 'replication.listen')
-      log.warn({ error: known, fingerprint }, 'refused')
+      this.#doorway.refused({ from, error: known, fingerprint })
       channel.refuse(known)
     }
     const over = () => {
@@ -91,13 +95,16 @@ export class Listener {
     const channel: Channel = new Channel(socket, {
       onMessage: (message) => {
         try {
-          if (this.#first(message, fingerprint, channel, log)) over()
+          if (!this.#first(message, fingerprint, channel, log)) return
+          this.#doorway.pass(socket)
+          over()
         } catch (error) {
           refuse(error)
         }
       },
       onClose: over,
     })
+    channel.bytesMax = FIRST_MESSAGE_BYTES_MAX
     const timer = setTimeout(() => {
       const what = `no first message in ${FIRST_MESSAGE_MS_MAX / 1000} s`
       refuse(new HoldfastError('PROTOCOL', what, { op: 'replication.listen' }))

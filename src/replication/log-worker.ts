@@ -5,46 +5,69 @@
  * Invariant: what is called logged is on the disk, continues the chain, and is whole.
  */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { requireSpace } from '../journal/environment.js'
 import { prune } from '../journal/prune.js'
 import { type FrameBytes, Journal } from '../journal/store.js'
 import { toHoldfastError } from '../lib/errors.js'
-import { LOG_BATCH_BYTES_MAX, LOG_KEEP_BYTES, LOG_PRUNE_INTERVAL_MS } from '../lib/limits.js'
+import {
+  LOG_BATCH_BYTES_MAX,
+  LOG_KEEP_BYTES,
+  LOG_PRUNE_INTERVAL_MS,
+  LOG_SPARE_BYTES,
+} from '../lib/limits.js'
 import { checkFrame, checkSuccession, type JournalEnd } from '../record/frame.js'
-import type { LogOptions, LogReply, LogRequest } from './replica-messages.js'
+import type { LogOptions, LogPlace, LogReply, LogRequest } from './replica-messages.js'
 
 const { path, uuid: uuidBytes } = workerData as LogOptions
 const uuid = Buffer.from(uuidBytes)
 if (parentPort === null) throw new Error('the log runs in a worker thread only')
 const port = parentPort
 
-const journal = Journal.open({ path, uuid, create: true })
-let end: JournalEnd = journal.end()
+let journal: Journal | undefined
+let end: JournalEnd
 /** There is a place to go on from: frames, or where a baseline begins. */
-let started = end.lastSeq > 0n || journal.meta().horizon !== null
+let started = false
+/** What follows a frame that could not be stored is not stored either. */
+let failed = false
+/** Bytes of frames taken and not reported yet. */
+let taken = 0
 let nextPrune = 0
 
 function post(reply: LogReply): void {
   port.postMessage(reply)
 }
 
-function say(bytes: number): void {
+function reported(): number {
+  const bytes = taken
+  taken = 0
+  return bytes
+}
+
+function open(): Journal {
+  if (journal !== undefined) return journal
+  journal = Journal.open({ path, uuid, create: true })
+  end = journal.end()
+  started = end.lastSeq > 0n || journal.meta().horizon !== null
+  return journal
+}
+
+function say(): void {
   const at = started ? { seq: end.lastSeq, chain: Uint8Array.from(end.chain) } : null
-  post({ kind: 'logged', at, bytes, usedBytes: journal.usedBytes() })
+  post({ kind: 'logged', at, bytes: reported(), usedBytes: journal?.usedBytes() ?? 0 })
 }
 
 /** Frames of one batch: checked one by one, durable together. */
 function store(frames: Buffer[]): void {
+  const log = open()
   const batch: FrameBytes[] = []
-  let bytes = 0
-  let lost = 0
+  let lost = false
   for (const each of frames) {
-    bytes += each.length
     const frame = checkFrame(each)
     // Sent again after a break.
     if (started && frame.lastSeq <= end.lastSeq && batch.length === 0) continue
     // Something was lost before it: that is asked for again, and this comes with it.
     if (frame.firstSeq > end.lastSeq + 1n) {
-      lost += each.length
+      lost = true
       continue
     }
     checkSuccession(frame, uuid, end)
@@ -52,70 +75,107 @@ function store(frames: Buffer[]): void {
     end = { lastSeq: frame.lastSeq, chain: Buffer.from(frame.chain) }
   }
   if (batch.length > 0) {
+    const bytes = batch.reduce((sum, frame) => sum + frame.bytes.length, 0)
+    requireSpace(path, { bytes, spare: LOG_SPARE_BYTES })
+    const flushed = log.flushAhead(batch)
+    log.append(batch)
+    if (!flushed) log.sync()
     started = true
-    const flushed = journal.flushAhead(batch)
-    journal.append(batch)
-    if (!flushed) journal.sync()
   }
-  say(bytes - lost)
-  if (lost > 0) post({ kind: 'gap', bytes: lost })
+  say()
+  if (lost) post({ kind: 'gap', bytes: 0 })
 }
 
-function reset(at: JournalEnd): void {
-  journal.startOver(at)
+function reset(id: number, { seq, chain }: LogPlace): void {
+  const at = { lastSeq: seq, chain: Buffer.from(chain) }
+  open().startOver(at)
   end = at
   started = true
-  post({ kind: 'anew' })
-  say(0)
+  failed = false
+  post({ kind: 'reset', id, at: { seq, chain }, bytes: reported() })
 }
 
 function pruneApplied(keepAfter: bigint): void {
-  if (Date.now() < nextPrune) return
+  if (Date.now() < nextPrune || journal === undefined) return
   nextPrune = Date.now() + LOG_PRUNE_INTERVAL_MS
+  try {
+    requireSpace(path, { bytes: 0, spare: LOG_SPARE_BYTES / 2 })
+  } catch {
+    return // It would need space itself, and gives none back to the disk.
+  }
   prune(journal, { maxBytes: LOG_KEEP_BYTES, keepAfter })
+}
+
+async function close(): Promise<void> {
+  await journal?.close()
+  post({ kind: 'closed' })
+  port.close()
+}
+
+/** A request other than a frame; false: it was the last. */
+async function command(request: Exclude<LogRequest, { kind: 'frame' }>): Promise<boolean> {
+  switch (request.kind) {
+    case 'applied':
+      pruneApplied(request.keepAfter)
+      return true
+    case 'retry':
+      open()
+      failed = false
+      say()
+      return true
+    case 'reset':
+      reset(request.id, request.at)
+      return true
+    case 'close':
+      await close()
+      return false
+  }
 }
 
 async function serve(first: LogRequest): Promise<void> {
   let waiting: Buffer[] = []
   let bytes = 0
   const settle = () => {
-    if (waiting.length > 0) store(waiting)
+    const frames = waiting
     waiting = []
     bytes = 0
+    if (frames.length > 0) store(frames)
   }
   let request: LogRequest | undefined = first
   while (request !== undefined) {
     if (request.kind === 'frame') {
-      waiting.push(Buffer.from(request.bytes.buffer))
+      taken += request.bytes.length
       bytes += request.bytes.length
+      if (!failed) waiting.push(Buffer.from(request.bytes.buffer))
       if (bytes >= LOG_BATCH_BYTES_MAX) settle()
     } else {
       settle()
-      if (request.kind === 'applied') pruneApplied(request.keepAfter)
-      if (request.kind === 'reset') {
-        const { seq, chain } = request.at
-        reset({ lastSeq: seq, chain: Buffer.from(chain) })
-      }
-      if (request.kind === 'close') {
-        await journal.close()
-        post({ kind: 'closed' })
-        port.close()
-        return
-      }
+      if (!(await command(request))) return
     }
     request = receiveMessageOnPort(port)?.message as LogRequest | undefined
   }
   settle()
+  if (taken > 0) say()
+}
+
+/** What was not stored is sent again on the next connection. */
+function fail(error: unknown): void {
+  failed = true
+  if (journal !== undefined) end = journal.end()
+  post({
+    kind: 'failure',
+    error: toHoldfastError(error, 'replica.log').toJSON(),
+    bytes: reported(),
+  })
 }
 
 let turn: Promise<void> = Promise.resolve()
 port.on('message', (request: LogRequest) => {
-  turn = turn
-    .then(() => serve(request))
-    .catch((error: unknown) => {
-      // What was not stored is sent again on the next connection.
-      end = journal.end()
-      post({ kind: 'failure', error: toHoldfastError(error, 'replica.log').toJSON() })
-    })
+  turn = turn.then(() => serve(request)).catch(fail)
 })
-say(0)
+try {
+  open()
+  say()
+} catch (error) {
+  fail(error)
+}

@@ -68,6 +68,8 @@ const Schema = z.discriminatedUnion('type', [
     logged: seq,
     applied: seq,
     baseline: z.boolean(),
+    /** The reset that was heard on this connection: what was said before it counts no more. */
+    since: seq.nullable(),
     failure: z.strictObject({ code: text, message: z.string().max(4096) }).nullable(),
     /** Objects of which its tree lacks something; what comparisons have said of it. */
     needs: z.int().min(0),
@@ -127,54 +129,68 @@ export function encodeMessage(header: Header, body: Buffer = NO_BODY): Buffer[] 
   return body.length === 0 ? [head] : [head, body]
 }
 
-/** Cuts a stream into messages; holds at most one that is not whole yet. */
+/**
+ * Cuts a stream into messages; holds at most one that is not whole yet, of at most `bytesMax`, in as
+ * much memory as it is long, in however small pieces it comes.
+ */
 export class MessageReader {
-  #pieces: Buffer[] = []
-  #bytes = 0
+  bytesMax: number
+  /** The beginning of a prefix. */
+  #short = NO_BODY
+  #partial: { bytes: Buffer; filled: number; header: number } | undefined
+  /** What follows the message that was given last, until the next is asked for. */
+  #left: Buffer = NO_BODY
 
-  /** Of the message at the front, once its prefix is there. */
-  #sizes(): { total: number; header: number } | undefined {
-    if (this.#bytes < PREFIX_BYTES) return undefined
-    const [first] = this.#pieces
-    const head = first !== undefined && first.length >= PREFIX_BYTES ? first : this.#join()
-    const total = 4 + head.readUInt32LE(0)
-    const header = head.readUInt32LE(4)
-    if (total > MESSAGE_BYTES_MAX || header > MESSAGE_HEADER_BYTES_MAX) {
-      throw protocolError(`a message of ${total} bytes with a header of ${header}`)
-    }
-    if (PREFIX_BYTES + header > total) throw protocolError('a header longer than its message')
-    return { total, header }
+  constructor({ bytesMax = MESSAGE_BYTES_MAX } = {}) {
+    this.bytesMax = bytesMax
   }
 
   /** Messages that are complete with `piece`. PROTOCOL. */
   *push(piece: Buffer): Generator<Message> {
-    this.#pieces.push(piece)
-    this.#bytes += piece.length
-    for (;;) {
-      const sizes = this.#sizes()
-      if (sizes === undefined || this.#bytes < sizes.total) return
-      const { total, header } = sizes
-      const all = this.#join()
-      const rest = all.subarray(total)
-      this.#pieces = rest.length === 0 ? [] : [rest]
-      this.#bytes = rest.length
-      yield decode(all.subarray(0, total), header)
+    let rest = piece
+    if (this.#partial !== undefined) {
+      const { bytes, filled, header } = this.#partial
+      const taken = rest.copy(bytes, filled)
+      this.#partial.filled += taken
+      if (this.#partial.filled < bytes.length) return
+      this.#partial = undefined
+      rest = rest.subarray(taken)
+      this.#left = rest
+      yield decode(bytes, header)
+      this.#left = NO_BODY
     }
+    if (this.#short.length > 0) rest = Buffer.concat([this.#short, rest])
+    this.#short = NO_BODY
+    while (rest.length >= PREFIX_BYTES) {
+      const { total, header } = this.#sizes(rest)
+      if (rest.length < total) {
+        const bytes = Buffer.allocUnsafe(total)
+        this.#partial = { bytes, filled: rest.copy(bytes), header }
+        return
+      }
+      const message = decode(rest.subarray(0, total), header)
+      rest = rest.subarray(total)
+      this.#left = rest
+      yield message
+      this.#left = NO_BODY
+    }
+    this.#short = Buffer.from(rest)
   }
 
-  /** What was given and is not part of a message yet. */
+  /** After the first message of a `push` was taken and the others were not: what is left of it. */
   rest(): Buffer {
-    return this.#join()
+    const { bytes, filled } = this.#partial ?? { bytes: NO_BODY, filled: 0 }
+    return Buffer.concat([this.#left, bytes.subarray(0, filled), this.#short])
   }
 
-  #join(): Buffer {
-    const [first] = this.#pieces
-    const joined =
-      this.#pieces.length === 1 && first !== undefined
-        ? first
-        : Buffer.concat(this.#pieces, this.#bytes)
-    this.#pieces = [joined]
-    return joined
+  #sizes(head: Buffer): { total: number; header: number } {
+    const total = 4 + head.readUInt32LE(0)
+    const header = head.readUInt32LE(4)
+    if (total > this.bytesMax || header > MESSAGE_HEADER_BYTES_MAX) {
+      throw protocolError(`a message of ${total} bytes with a header of ${header}`)
+    }
+    if (PREFIX_BYTES + header > total) throw protocolError('a header longer than its message')
+    return { total, header }
   }
 }
 

@@ -14,20 +14,23 @@ export interface LogOptions {
 
 export type LogRequest =
   | { kind: 'frame'; bytes: Uint8Array }
-  /** Forget everything; the next frame follows this place. */
-  | { kind: 'reset'; at: LogPlace }
+  /** Forget everything; the next frame follows this place. Answered by `reset` with its number. */
+  | { kind: 'reset'; id: number; at: LogPlace }
+  /** After a failure: frames are taken again. Answered by `logged`, or by another failure. */
+  | { kind: 'retry' }
   /** What is applied, and not kept for further replicas, may be pruned, beyond the size kept. */
   | { kind: 'applied'; keepAfter: bigint }
   | { kind: 'close' }
 
+/** `bytes`: of the frames that wait no longer, stored or not. */
 export type LogReply =
   /** Durable up to here. `null`: there is nothing, not even a place to go on from. */
   | { kind: 'logged'; at: LogPlace | null; bytes: number; usedBytes: number }
   /** A frame came that does not follow what is there: it was left out. */
   | { kind: 'gap'; bytes: number }
-  /** The log was made anew. */
-  | { kind: 'anew' }
-  | { kind: 'failure'; error: ErrorReport }
+  | { kind: 'reset'; id: number; at: LogPlace; bytes: number }
+  /** Frames are passed over until `retry` or `reset`. */
+  | { kind: 'failure'; error: ErrorReport; bytes: number }
   | { kind: 'closed' }
 
 export interface ApplyOptions {
@@ -49,7 +52,7 @@ export type ApplyRequest =
   | { kind: 'horizon'; seq: bigint }
   | { kind: 'delay'; delay: ApplyDelay }
   /** Starts over from this place, onto whatever the tree is: a baseline follows. */
-  | { kind: 'reset'; at: LogPlace }
+  | { kind: 'reset'; id: number; at: LogPlace }
   /** What does the tree lack? */
   | { kind: 'needs' }
   | { kind: 'close' }
@@ -77,6 +80,6 @@ export type ApplyReply =
   /** A comparison of everything has ended. */
   | { kind: 'verified'; seq: bigint; differences: number }
   | { kind: 'needs'; words: BigUint64Array }
-  | { kind: 'reset' }
+  | { kind: 'reset'; id: number }
   | { kind: 'failure'; error: ErrorReport }
   | { kind: 'closed' }

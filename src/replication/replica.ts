@@ -3,12 +3,18 @@
  * follows it up to the horizon its primary has authorised.
  */
 import { readdirSync } from 'node:fs'
-import { Worker } from 'node:worker_threads'
+import type { Worker } from 'node:worker_threads'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
-import { CLOCK_STEP_MS_MAX, DIFFERENCES_TOLD_MAX, REPLICA_QUEUE_BYTES_MAX } from '../lib/limits.js'
+import {
+  APPLY_RETRY_MS,
+  CLOCK_STEP_MS_MAX,
+  DIFFERENCES_TOLD_MAX,
+  REPLICA_QUEUE_BYTES_MAX,
+} from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { higher, lower } from '../lib/seqs.js'
 import { parseUuid } from '../record/frame.js'
+import { type CopyState, needsBaseline } from './copy-state.js'
 import { TreeGuard } from './guard.js'
 import type { HeaderOf, WirePlace } from './message.js'
 import {
@@ -27,17 +33,9 @@ import type {
   LogReply,
   LogRequest,
 } from './replica-messages.js'
+import { died, ended, worker } from './replica-workers.js'
 import { type Behind, Timeline } from './timeline.js'
 import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
-
-/** How much of its primary's tree the replica's tree can be relied on to be. */
-export type CopyState =
-  /** The primary's tree at `applied`, and nothing it is known to lack. */
-  | 'UpToDate'
-  /** The primary's tree at an earlier moment. */
-  | 'Consistent'
-  /** No moment's tree: a baseline is under way, or the replay has failed. */
-  | 'Inconsistent'
 
 export interface ReplicaState {
   logged: LogPlace | null
@@ -48,7 +46,12 @@ export interface ReplicaState {
   copy: CopyState
   /** Up to here it may be applied, and replicas that it feeds may apply it. */
   authorised: bigint
+  /** What keeps it from following. */
   failure: ErrorReport | null
+  /** Frames that came now would not be stored. */
+  logFailed: boolean
+  /** The tree cannot be continued: a baseline has to come. */
+  lost: boolean
   queuedBytes: number
   /** Objects of which the tree is known to lack something. */
   needs: number
@@ -61,6 +64,15 @@ export interface ReplicaState {
   generation: number
 }
 
+interface Resetting {
+  id: number
+  at: LogPlace
+  /** The replay has started over, and the log was told. */
+  told: boolean
+  /** Frames for the log, which is not told yet. */
+  frames: Uint8Array<ArrayBuffer>[]
+}
+
 export class Replica {
   config: ReplicaConfig
   readonly place: ReplicaPlace
@@ -68,8 +80,8 @@ export class Replica {
   connected = false
   /** Frames after this seq stay in the log for replicas that it feeds; undefined: it feeds none. */
   keepAfter: bigint | undefined
-  readonly #log: Worker
-  readonly #apply: Worker
+  #log: Worker
+  #apply: Worker
   readonly #logger: Logger
   readonly #watchers = new Set<() => void>()
   #logged: LogPlace | null = null
@@ -77,7 +89,8 @@ export class Replica {
   #baseline = false
   #end = 0n
   #authorised = 0n
-  #failure: ErrorReport | null = null
+  #logFailure: ErrorReport | null = null
+  #applyFailure: ErrorReport | null = null
   #queued = 0
   /** Bytes the primary has not sent, as it said last. */
   #unsent = 0
@@ -91,8 +104,12 @@ export class Replica {
   #generation = 0
   #wish: bigint | undefined
   #opened = { log: false, apply: false }
-  /** The replay starts over; the log does so after it, then come the frames kept here. */
-  #resetting: { at: LogPlace; frames: Uint8Array<ArrayBuffer>[] } | undefined
+  #dead = { log: false, apply: false }
+  /** The replay starts over; the log does so after it, with the frames kept here. */
+  #resetting: Resetting | undefined
+  #resets = 0
+  #told: string | undefined
+  readonly #timer: NodeJS.Timeout
   #closing: Promise<void> | undefined
   #needs = 0
   #verdict: Verdict
@@ -114,31 +131,56 @@ export class Replica {
       },
     })
     this.#guard.start()
-    const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
-    const { log, tree, replay } = this.place
-    const logOptions: LogOptions = { path: log, uuid }
-    const delay = { applyMs: config.applyDelayMs, aheadMs: config.clockAheadMs }
-    const applyOptions: ApplyOptions = { logPath: log, uuid, tree, state: replay, delay }
-    this.#log = worker('./log-worker.js', 'log', logOptions)
-    this.#apply = worker('./apply-worker.js', 'apply', applyOptions)
-    this.#log.on('message', (reply: LogReply) => this.#onLog(reply))
-    this.#apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
-    for (const each of [this.#log, this.#apply]) {
-      each.on('error', (cause) =>
-        this.#fail({ code: 'INTERNAL', op: 'replica', message: `${cause}` }),
-      )
-    }
+    this.#log = this.#startLog()
+    this.#apply = this.#startApply()
+    this.#timer = setInterval(() => this.#applyAgain(), APPLY_RETRY_MS)
+    this.#timer.unref()
+  }
+
+  #startLog(): Worker {
+    const logOptions: LogOptions = { path: this.place.log, uuid: this.#uuid }
+    const log = worker('./log-worker.js', 'log', logOptions)
+    log.on('message', (reply: LogReply) => this.#onLog(reply))
+    log.on('error', (cause) => {
+      this.#dead.log = true
+      const kept = this.#resetting?.frames ?? []
+      const bytes = this.#queued - kept.reduce((sum, { length }) => sum + length, 0)
+      this.#onLog({ kind: 'failure', error: died('log', cause), bytes })
+    })
+    return log
+  }
+
+  #startApply(): Worker {
+    const { log: logPath, tree, replay: state } = this.place
+    const { applyDelayMs: applyMs, clockAheadMs: aheadMs } = this.config
+    const delay = { applyMs, aheadMs }
+    const options: ApplyOptions = { logPath, uuid: this.#uuid, tree, state, delay }
+    const apply = worker('./apply-worker.js', 'apply', options)
+    apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
+    apply.on('error', (cause) => {
+      this.#dead.apply = true
+      this.#onApply({ kind: 'failure', error: died('replay', cause) })
+    })
+    return apply
+  }
+
+  get #uuid(): Buffer {
+    return parseUuid(this.config.uuid) ?? Buffer.alloc(16)
   }
 
   get state(): ReplicaState {
+    // A log that is about to be forgotten is no place to go on from.
+    const logged = this.#resetting === undefined ? this.#logged : null
     return {
-      logged: this.#logged,
+      logged,
       applied: this.#applied,
       end: this.#end,
-      baseline: this.#baseline || this.#logged === null,
+      baseline: this.#baseline || logged === null,
       copy: this.#copyState(),
       authorised: higher(this.#authorised, this.#applied),
-      failure: this.#failure,
+      failure: this.#logFailure ?? this.#applyFailure,
+      logFailed: this.#logFailure !== null,
+      lost: this.#lost,
       queuedBytes: this.#queued,
       needs: this.#needs,
       verdict: this.#verdict,
@@ -181,16 +223,20 @@ export class Replica {
     this.#changed()
   }
 
-  /** Both workers have said where they stand. */
-  get isReady(): boolean {
-    return this.#opened.log && (this.#opened.apply || this.#failure !== null)
+  get #lost(): boolean {
+    return needsBaseline(this.#applyFailure)
   }
 
-  /** Resolves when it is; INTERNAL when it cannot be. */
+  /** Both workers have said where they stand, and no frame of an earlier connection waits. */
+  get isReady(): boolean {
+    if (this.#logFailure !== null) return true
+    const { log, apply } = this.#opened
+    return log && this.#queued === 0 && (apply || this.#applyFailure !== null)
+  }
+
+  /** Resolves when it is. */
   async ready(): Promise<void> {
     while (!this.isReady) {
-      // A worker died of it: it will not be.
-      if (this.#failure?.op === 'replica') throw HoldfastError.from(this.#failure)
       await new Promise<void>((resolve) => {
         const end = this.watch(() => {
           end()
@@ -235,8 +281,8 @@ export class Replica {
   frame(bytes: Buffer): void {
     const copy = new Uint8Array(bytes)
     this.#queued += copy.length
-    if (this.#resetting === undefined) this.#toLog(copy)
-    else this.#resetting.frames.push(copy)
+    if (this.#resetting?.told === false) this.#resetting.frames.push(copy)
+    else this.#toLog(copy)
   }
 
   #toLog(bytes: Uint8Array<ArrayBuffer>): void {
@@ -271,44 +317,77 @@ export class Replica {
   reset({ seq, chain }: WirePlace): void {
     const at: LogPlace = { seq: BigInt(seq), chain: Uint8Array.from(Buffer.from(chain, 'hex')) }
     this.#logger.info({ at: seq }, 'a baseline begins')
+    this.#dropKept()
     this.#baseline = true
-    this.#failure = null
     this.#differences = []
     this.#judge({ ...NO_VERDICT })
+    this.#revive()
+    this.#logFailure = null
+    this.#applyFailure = null
     this.#authorised = 0n
     this.#ends = new Timeline()
     this.#stored = new Timeline()
-    this.#resetting = { at, frames: [] }
-    this.#apply.postMessage({ kind: 'reset', at } satisfies ApplyRequest)
+    this.#resets += 1
+    const id = this.#resets
+    this.#resetting = { id, at, told: false, frames: [] }
+    this.#apply.postMessage({ kind: 'reset', id, at } satisfies ApplyRequest)
   }
 
-  /** A new connection: what failed before is tried again. */
-  retry(): void {
-    if (this.#failure === null || this.#failure.code.startsWith('REPLAY_')) return
-    this.#failure = null
+  /** A new connection, whose primary's journal ends at `end`: what failed is tried again. */
+  begin(end: number): void {
+    this.#end = BigInt(end)
+    this.#dropKept()
+    if (this.#logFailure !== null) {
+      this.#logFailure = null
+      this.#opened.log = false
+      this.#revive()
+      this.#log.postMessage({ kind: 'retry' } satisfies LogRequest)
+    }
+    this.#applyAgain()
+  }
+
+  /** Frames that wait for a log that starts over go with their connection. */
+  #dropKept(): void {
+    if (this.#resetting === undefined) return
+    for (const { length } of this.#resetting.frames) this.#queued -= length
+    this.#resetting.frames = []
+  }
+
+  #revive(): void {
+    if (this.#dead.log) this.#log = this.#startLog()
+    if (this.#dead.apply) this.#apply = this.#startApply()
+    this.#dead = { log: false, apply: false }
+  }
+
+  /** A replay that is not lost goes on where it was; what it reports then ends the failure. */
+  #applyAgain(): void {
+    if (this.#applyFailure === null || this.#lost || this.#closing !== undefined) return
+    this.#revive()
     this.#pushHorizon()
   }
 
   /** Idempotent. */
   close(): Promise<void> {
+    clearInterval(this.#timer)
     this.#closing ??= Promise.all([
-      ended(this.#log, { kind: 'close' } satisfies LogRequest),
-      ended(this.#apply, { kind: 'close' } satisfies ApplyRequest),
+      ended(this.#log, { kind: 'close' } satisfies LogRequest, this.#dead.log),
+      ended(this.#apply, { kind: 'close' } satisfies ApplyRequest, this.#dead.apply),
     ]).then(() => this.#guard.stop())
     return this.#closing
   }
 
   #copyState(): CopyState {
-    if (this.#failure?.code.startsWith('REPLAY_')) return 'Inconsistent'
-    if (this.#baseline || this.#logged === null || this.#needs > 0) return 'Inconsistent'
+    if (this.#lost || this.#baseline || this.#logged === null) return 'Inconsistent'
+    if (this.#resetting !== undefined || this.#needs > 0) return 'Inconsistent'
     return this.connected && this.#applied >= this.#end ? 'UpToDate' : 'Consistent'
   }
 
   #onLog(reply: LogReply): void {
+    if (reply.kind === 'closed') return
+    this.#queued -= reply.bytes
     switch (reply.kind) {
       case 'logged':
         this.#opened.log = true
-        this.#queued -= reply.bytes
         this.#logBytes = reply.usedBytes
         if (reply.at?.seq !== this.#logged?.seq) this.#gap = false
         this.#logged = reply.at
@@ -316,18 +395,21 @@ export class Replica {
         if (reply.at !== null) this.#noteStored(reply.at.seq)
         this.#pushHorizon()
         break
-      case 'anew':
-        this.#generation += 1
-        break
       case 'gap':
-        this.#queued -= reply.bytes
         this.#gap = true
         break
+      case 'reset':
+        if (reply.id !== this.#resetting?.id) return
+        this.#generation += 1
+        this.#logged = reply.at
+        this.#applied = reply.at.seq
+        this.#resetting = undefined
+        this.#gap = false
+        this.#pushHorizon()
+        break
       case 'failure':
-        this.#queued = 0
-        this.#fail(reply.error)
-        return
-      case 'closed':
+        this.#logFailure = reply.error
+        this.#failed(reply.error)
         return
     }
     this.#changed()
@@ -340,14 +422,16 @@ export class Replica {
   #onApply(reply: ApplyReply): void {
     switch (reply.kind) {
       case 'failure':
-        this.#fail(reply.error)
+        this.#applyFailure = reply.error
+        this.#failed(reply.error)
         break
       case 'reset':
-        this.#resetLog()
+        this.#resetLog(reply.id)
         break
       case 'applied':
         if (this.#resetting !== undefined) return
         this.#opened.apply = true
+        if (!this.#lost) this.#applyFailure = null
         this.#applied = reply.seq
         this.#baseline = reply.baseline
         this.#needs = reply.needs
@@ -382,12 +466,14 @@ export class Replica {
     this.#logger.error({ verified }, 'the replica differs from its primary')
   }
 
-  #resetLog(): void {
+  #resetLog(id: number): void {
     const reset = this.#resetting
-    if (reset === undefined) return
-    this.#resetting = undefined
-    this.#log.postMessage({ kind: 'reset', at: reset.at } satisfies LogRequest)
+    if (reset?.id !== id) return
+    this.#opened.apply = true
+    reset.told = true
+    this.#log.postMessage({ kind: 'reset', id, at: reset.at } satisfies LogRequest)
     for (const bytes of reset.frames) this.#toLog(bytes)
+    reset.frames = []
   }
 
   #pushHorizon(): void {
@@ -397,26 +483,19 @@ export class Replica {
     this.#apply.postMessage({ kind: 'horizon', seq } satisfies ApplyRequest)
   }
 
-  #fail(error: ErrorReport): void {
-    this.#logger.error({ error }, 'the replica does not follow')
-    this.#failure = error
+  #failed(error: ErrorReport): void {
     this.#failures += 1
+    // Tried again and again: said once.
+    if (error.message !== this.#told) {
+      this.#logger.error({ error }, 'the replica does not follow')
+    }
+    this.#told = error.message
     this.#changed()
   }
 
   #changed(): void {
     for (const onChange of this.#watchers) onChange()
   }
-}
-
-function worker(script: string, name: string, workerData: LogOptions | ApplyOptions): Worker {
-  return new Worker(new URL(script, import.meta.url), { name, workerData })
-}
-
-async function ended(worker: Worker, close: LogRequest | ApplyRequest): Promise<void> {
-  const exit = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
-  worker.postMessage(close)
-  await exit
 }
 
 /** Refuses whoever it does not belong to. */

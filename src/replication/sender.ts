@@ -3,8 +3,10 @@
  * out. It reads, sends and waits for nothing itself; `shipper.ts` does that.
  *
  * Invariant: frames go out in order and without a gap from the place the replica named; at most
- * `window` bytes are under way, sent and not logged there.
+ * `window` bytes are under way, sent and not logged there. Nobody is believed to have what was not
+ * sent to them.
  */
+import { HoldfastError } from '../lib/errors.js'
 import type { JournalEnd } from '../record/frame.js'
 import type { HeaderOf, WirePlace } from './message.js'
 import { NO_VERDICT, type Verdict } from './verdict.js'
@@ -18,7 +20,8 @@ export interface ReplicaPositions {
 
 /** How to go on with a replica that has said where it is. */
 export type Plan =
-  | { kind: 'resume'; after: bigint }
+  /** `lost`: the replica had acknowledged this place before, and has less now. */
+  | { kind: 'resume'; after: bigint; lost: bigint | null }
   /** It lacks what the journal does not have any more, or has what the journal never had. */
   | { kind: 'baseline'; reason: string }
 
@@ -33,8 +36,10 @@ export class Sender {
   #failure: HeaderOf<'ack'>['failure'] = null
   #needs = 0
   #verdict = NO_VERDICT
-  /** Acknowledgements of before the reset may still come: they say nothing of the tree. */
-  #awaitsReset = false
+  /** What it has said to have logged, on any connection since its last reset. */
+  #acknowledged = 0n
+  /** seq of the reset that was sent on this connection. */
+  #since: number | null = null
 
   constructor({ window }: { window: number }) {
     this.#window = window
@@ -74,8 +79,8 @@ export class Sender {
   welcome(message: HeaderOf<'welcome'>, chainAt: (seq: bigint) => Buffer | undefined): Plan {
     this.#underWay = []
     this.#underWayBytes = 0
-    this.#awaitsReset = false
-    this.#applied = BigInt(message.applied)
+    this.#since = null
+    this.#applied = 0n
     this.#baseline = message.baseline
     if (message.logged === null) return { kind: 'baseline', reason: 'it has nothing yet' }
     const { seq, chain } = message.logged
@@ -87,9 +92,16 @@ export class Sender {
     if (own.toString('hex') !== chain) {
       return { kind: 'baseline', reason: `it went another way up to seq ${seq}` }
     }
+    // A replay that starts over may stand where the log is not yet: with a baseline to come.
+    if (message.applied > seq && !message.baseline) {
+      return { kind: 'baseline', reason: `it has applied more than it has logged, seq ${seq}` }
+    }
+    this.#applied = BigInt(Math.min(message.applied, seq))
     this.#sent = after
     this.#logged = after
-    return { kind: 'resume', after }
+    const lost = this.#acknowledged > after ? this.#acknowledged : null
+    this.#acknowledged = after
+    return { kind: 'resume', after, lost }
   }
 
   /** The replica lacks what comes after this; false: that cannot be gone on from. */
@@ -109,11 +121,12 @@ export class Sender {
    */
   reset(end: JournalEnd): WirePlace {
     this.#needs = 0
-    this.#awaitsReset = true
     this.#sent = end.lastSeq
     this.#logged = end.lastSeq
     this.#applied = end.lastSeq
     this.#baseline = true
+    this.#since = Number(end.lastSeq)
+    this.#acknowledged = 0n
     return { seq: Number(end.lastSeq), chain: end.chain.toString('hex') }
   }
 
@@ -127,12 +140,21 @@ export class Sender {
     this.#underWayBytes += frame.bytes.length
   }
 
+  /** PROTOCOL: the replica claims what it cannot have. */
   ack(message: HeaderOf<'ack'>): void {
-    if (message.baseline) this.#awaitsReset = false
-    if (this.#awaitsReset) return
+    // Said before it had heard of the reset: about a log and a tree that are no more.
+    if (message.since !== this.#since) return
     const logged = BigInt(message.logged)
-    if (logged > this.#logged) this.#logged = logged
+    if (logged > this.#sent) throw impossible(`has logged ${logged}`, Number(this.#sent))
+    if (message.applied > message.logged && !message.baseline) {
+      throw impossible(`has applied ${message.applied}`, message.logged)
+    }
     const applied = BigInt(message.applied)
+    if (logged < this.#acknowledged)
+      throw impossible(`has logged ${logged}`, Number(this.#acknowledged))
+    this.#logged = logged
+    this.#acknowledged = logged
+    // Of a baseline only its end counts.
     if (applied > this.#applied) this.#applied = applied
     this.#baseline = message.baseline
     this.#failure = message.failure
@@ -146,4 +168,15 @@ export class Sender {
     }
     this.#underWay.splice(0, done)
   }
+}
+
+function impossible(claim: string, have: number): HoldfastError {
+  return new HoldfastError(
+    'PROTOCOL',
+    `the replica claims that it ${claim}, and can have ${have}`,
+    {
+      op: 'replication.ack',
+      hint: 'Nothing of it is believed. If this comes again, somebody is between the two hosts.',
+    },
+  )
 }

@@ -8,6 +8,7 @@ import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { PEERS_POLL_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { NAME } from '../lib/names.js'
+import { Doorway } from './doorway.js'
 import type { Identity } from './identity.js'
 import { admit } from './introduce.js'
 import type { Header, HeaderOf } from './message.js'
@@ -55,11 +56,13 @@ export class ReplicaHost {
   readonly #replicas = new Map<string, Replica>()
   readonly #sessions = new Map<Session, string>()
   readonly #closed = new AbortController()
+  readonly #doorway: Doorway
   #server: TlsServer | undefined
   #timer: NodeJS.Timeout | undefined
 
   private constructor(options: ReplicaHostOptions) {
     this.#options = options
+    this.#doorway = new Doorway(options.log)
     this.root = options.root
     this.name = options.name
   }
@@ -70,15 +73,16 @@ export class ReplicaHost {
     for (const { config, directory } of listReplicas(options.root)) {
       host.#replicas.set(config.uuid, new Replica(directory, config, options.log))
     }
-    const { listen: address, identity, log } = options
+    const { listen: address, identity } = options
     try {
       if (address !== null) {
         host.#server = await listenTls({
           address,
           identity,
-          log,
+          doorway: host.#doorway,
           onConnection: (stream, fingerprint) => {
             const from = `${stream.remoteAddress}:${stream.remotePort}`
+            if (host.#caller(fingerprint) !== undefined) host.#doorway.pass(stream)
             host.accept({ stream, identity: fingerprint, from })
           },
         })
@@ -124,6 +128,7 @@ export class ReplicaHost {
       host: this.#sessionHost(() => session, volume, onWelcome),
       log,
       ...(first === undefined ? {} : { first }),
+      refused: (about) => this.#doorway.refused({ from, ...about }),
       onEnd: (error) => {
         this.#sessions.delete(session)
         onEnd?.(error)
@@ -153,6 +158,7 @@ export class ReplicaHost {
           op: 'replica.follow',
         })
       },
+      enter: (replica) => this.#takeOver(replica, session()),
     }
   }
 
@@ -171,15 +177,20 @@ export class ReplicaHost {
     const found = this.#replicas.get(hello.volume)
     if (found !== undefined) requireOwner(found.config, caller.identity)
     const replica = found ?? this.#create(hello, caller)
-    // The old connection of a primary that lost it without a word.
+    this.#takeOver(replica, newcomer)
+    replica.begin(hello.end)
+    await replica.ready()
+    return replica
+  }
+
+  /** The old connection of a primary that lost it without a word. */
+  #takeOver(replica: Replica, newcomer: Session): void {
     for (const session of this.#sessions.keys()) {
       if (session === newcomer || session.replica !== replica) continue
       session.close(
         new HoldfastError('CONNECTION', 'a newer connection takes over', { op: 'replica.serve' }),
       )
     }
-    await replica.ready()
-    return replica
   }
 
   #create(hello: HeaderOf<'hello'>, caller: Caller): Replica {

@@ -4,7 +4,13 @@
  */
 import type { Duplex } from 'node:stream'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { FIRST_MESSAGE_MS_MAX, PEER_PING_MS, WANT_MS } from '../lib/limits.js'
+import {
+  FIRST_MESSAGE_BYTES_MAX,
+  FIRST_MESSAGE_MS_MAX,
+  MESSAGE_BYTES_MAX,
+  PEER_PING_MS,
+  WANT_MS,
+} from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { VERSION } from '../lib/version.js'
 import { Channel } from './channel.js'
@@ -33,6 +39,8 @@ export interface SessionHost {
   introduce(request: HeaderOf<'introduce'>, identity: string): void
   /** The replica of this volume, made when there is none. PEER_UNKNOWN: it is another peer's. */
   replica(hello: HeaderOf<'hello'>, caller: Caller): Promise<Replica>
+  /** This connection has the replica now: any other of its primary was lost without a word. */
+  enter(replica: Replica): void
 }
 
 /** Bytes in WANT_MS that are more than signs of life. */
@@ -45,9 +53,11 @@ export class Session {
   readonly #log: Logger
   readonly #timer: NodeJS.Timeout
   readonly #onEnd: (error: HoldfastError) => void
+  readonly #refused: (about: Record<string, unknown>) => void
   #replica: Replica | undefined
   #unwatch: () => void = () => {}
   #opening = false
+  #since: number | null = null
   #said = ''
   #speaking = false
   /** Frames come: the place that was welcomed was gone on from. */
@@ -64,16 +74,21 @@ export class Session {
     log: Logger
     /** What this side says first, when it is the one that has connected. */
     first?: Header
+    /** Tells of a refusal. */
+    refused(about: Record<string, unknown>): void
     onEnd(error: HoldfastError): void
   }) {
     this.#host = options.host
     this.#identity = options.identity
     this.#log = options.log
+    this.#refused = options.refused
     this.#onEnd = options.onEnd
     this.#channel = new Channel(options.stream, {
       onMessage: (message) => this.#receive(message),
       onClose: (error) => this.#ended(error),
     })
+    // Until it is known who speaks; neither `hello` nor `introduce` has a body.
+    this.#channel.bytesMax = FIRST_MESSAGE_BYTES_MAX
     this.#timer = setTimeout(() => {
       const what = `no first message in ${FIRST_MESSAGE_MS_MAX / 1000} s`
       this.#channel.refuse(new HoldfastError('PROTOCOL', what, { op: 'replication.accept' }))
@@ -113,6 +128,7 @@ export class Session {
     if (replica === undefined) throw outOfTurn(header.type)
     switch (header.type) {
       case 'reset':
+        this.#since = header.at.seq
         replica.reset(header.at)
         return
       case 'frame':
@@ -169,19 +185,19 @@ export class Session {
 
   #welcome(replica: Replica, hello: HeaderOf<'hello'>): void {
     if (!this.#channel.isOpen) return
-    replica.retry()
+    const { logged, applied, baseline, failure, logFailed, lost } = replica.state
+    if (logFailed && failure !== null) throw HoldfastError.from(failure)
+    this.#host.enter(replica)
     this.#replica = replica
+    this.#channel.bytesMax = MESSAGE_BYTES_MAX
     replica.connected = true
     this.#unwatch = replica.watch(() => this.#news())
-    replica.advance({ end: hello.end, authorised: 0 })
-    const { logged, applied, baseline, failure } = replica.state
-    // A tree that cannot be continued starts over.
-    const lost = failure?.code.startsWith('REPLAY_') || failure?.code === 'PRUNED'
     this.#channel.send({
       type: 'welcome',
       protocol: PROTOCOL,
       version: VERSION,
       host: this.#host.name,
+      // A tree that cannot be continued starts over.
       logged: lost ? null : wirePlace(logged),
       applied: Number(applied),
       baseline,
@@ -232,10 +248,13 @@ export class Session {
     if (!replica.isFull) this.#channel.resume()
     if (this.#speaking) return
     this.#speaking = true
-    setImmediate(() => {
-      this.#speaking = false
-      this.#ack(replica)
-      if (this.#channel.isOpen) this.#askFor(replica)
+    // Of a primary that does not listen, one waits; it is as news as any when its turn comes.
+    this.#channel.drained().then(() => {
+      setImmediate(() => {
+        this.#speaking = false
+        this.#ack(replica)
+        if (this.#channel.isOpen) this.#askFor(replica)
+      })
     })
   }
 
@@ -243,7 +262,7 @@ export class Session {
     for (const difference of replica.takeDifferences()) {
       this.#channel.send({ type: 'difference', ...difference })
     }
-    const { logged, applied, baseline, failure, needs, verdict } = replica.state
+    const { logged, applied, baseline, failure, needs, verdict, logFailed, lost } = replica.state
     if (logged === null) {
       if (failure !== null) this.#refuse(HoldfastError.from(failure))
       return
@@ -255,6 +274,7 @@ export class Session {
       baseline,
       needs,
       verdict,
+      since: this.#since,
       failure: failure && { code: failure.code, message: failure.message.slice(0, 4000) },
     }
     const text = JSON.stringify(header)
@@ -262,12 +282,12 @@ export class Session {
     this.#said = text
     this.#channel.send(header)
     // What is lost on the way must come again from where the log stands: over a new connection.
-    if (failure !== null) this.#refuse(HoldfastError.from(failure))
+    if (failure !== null && (logFailed || lost)) this.#refuse(HoldfastError.from(failure))
   }
 
   #refuse(error: unknown): void {
     const known = toHoldfastError(error, 'replication.accept')
-    this.#log.warn({ error: known, peer: this.#identity }, 'refused')
+    this.#refused({ error: known, peer: this.#identity })
     this.#channel.refuse(known)
   }
 
@@ -276,7 +296,10 @@ export class Session {
     clearInterval(this.#watch)
     this.#unwatch()
     if (this.#replica !== undefined) this.#replica.connected = false
-    this.#log.info({ reason: error.message }, 'a connection ended')
+    // Of those who were not let in it is told why, within bounds; that is enough.
+    const { message: reason } = error
+    if (this.#replica === undefined) this.#log.debug({ reason }, 'a connection ended')
+    else this.#log.info({ reason }, 'a connection ended')
     this.#onEnd(error)
   }
 }

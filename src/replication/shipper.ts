@@ -26,6 +26,7 @@ import { Channel } from './channel.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
 import { chainAt } from './place.js'
 import { RateLimit } from './rate.js'
+import { refusal, unexpected } from './refusals.js'
 import { Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
 import { type ReplicaPositions, Sender } from './sender.js'
@@ -104,6 +105,8 @@ export class Shipper {
   #baselineAfter = 0n
   #wished: Wish | undefined
   #told: Horizon | undefined
+  /** The replica's tree has come further over this connection: it was a good one. */
+  #progress = false
 
   constructor(options: ShipperOptions) {
     this.#options = options
@@ -208,13 +211,14 @@ export class Shipper {
     let pause = RECONNECT_MS_MIN
     while (!this.#stopped.signal.aborted) {
       const begun = Date.now()
+      this.#progress = false
       try {
         await this.#connected()
       } catch (error) {
         this.#note(toHoldfastError(error, 'replication.ship'))
       }
       if (this.#stopped.signal.aborted) break
-      pause = Date.now() - begun > RECONNECT_MS_MAX ? RECONNECT_MS_MIN : pause
+      if (this.#progress || Date.now() - begun > RECONNECT_MS_MAX) pause = RECONNECT_MS_MIN
       const { signal } = this.#stopped
       // Waiting for the other side costs nothing.
       if (this.#options.transport.listens) pause = RECONNECT_MS_MIN
@@ -248,7 +252,10 @@ export class Shipper {
     let closed: HoldfastError | undefined
     const channel = new Channel(stream, {
       onMessage: (message) => {
-        if (!this.#hear(message)) inbox.push(message)
+        if (!this.#hear(message)) {
+          if (inbox.length > 0) throw unexpected(message)
+          inbox.push(message)
+        }
         this.#wake()
       },
       onClose: (error) => {
@@ -333,15 +340,20 @@ export class Shipper {
     this.#end = higher(this.#end, this.#journal.end().lastSeq)
     const plan = this.#sender.welcome(header, (seq) => chainAt(this.#journal, seq))
     if (plan.kind === 'resume') {
+      if (plan.lost !== null) {
+        const { peer, log } = this.#options
+        const lost = `${plan.after + 1n} to ${plan.lost}`
+        log.error({ peer, lost }, 'the replica has lost what it had acknowledged; it gets it again')
+      }
       // Begun by another process: whether its baseline has come into the journal is not known.
       if (this.#baselineAfter === 0n) this.#baselineAfter = BigInt(header.applied)
       return this.#tell(channel)
     }
-    this.#reset(channel, plan.reason)
+    await this.#reset(channel, plan.reason)
   }
 
   /** The replica forgets its log, and a baseline follows. */
-  #reset(channel: Channel, reason: string): void {
+  async #reset(channel: Channel, reason: string): Promise<void> {
     const { log, peer } = this.#options
     log.info({ peer, reason, codes: this.#tree }, 'a baseline begins')
     this.#resync = false
@@ -424,6 +436,9 @@ export class Shipper {
           op: 'replication.ship',
         })
       }
+      // The journal may have grown beyond what was announced here.
+      if (frame.lastSeq > this.#end) this.#end = frame.lastSeq
+      const end = Number(this.#end)
       const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
       const told = { end: Number(end), authorised: Number(authorised), unsent }
       const header = { type: 'frame', ...told } as const
@@ -446,8 +461,7 @@ export class Shipper {
   #hear({ header, body }: Message): boolean {
     switch (header.type) {
       case 'ack':
-        this.#sender.ack(header)
-        this.#options.onChange(this.state)
+        this.#ack(header)
         return true
       case 'difference': {
         const { type: _, ...difference } = header
@@ -461,18 +475,11 @@ export class Shipper {
         return false
     }
   }
-}
 
-function unexpected({ header }: Message): HoldfastError {
-  if (header.type === 'refuse') return refusal(header)
-  return new HoldfastError('PROTOCOL', `the peer sent ${header.type} out of turn`, {
-    op: 'replication.ship',
-  })
-}
-
-function refusal({ code, message }: HeaderOf<'refuse'>): HoldfastError {
-  return new HoldfastError('PEER_REFUSED', `the replica refuses: ${message}`, {
-    op: 'replication.ship',
-    details: { code },
-  })
+  #ack(header: HeaderOf<'ack'>): void {
+    const { applied } = this.#sender.positions
+    this.#sender.ack(header)
+    if (!this.#sender.baseline && this.#sender.positions.applied > applied) this.#progress = true
+    this.#options.onChange(this.state)
+  }
 }

@@ -5,8 +5,8 @@
 import type { AddressInfo } from 'node:net'
 import { connect, createServer, type Server, type TLSSocket } from 'node:tls'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { CONNECT_MS_MAX, CONNECTIONS_WAITING_MAX, HANDSHAKE_MS_MAX } from '../lib/limits.js'
-import type { Logger } from '../lib/log.js'
+import { CONNECT_MS_MAX, CONNECTIONS_MAX, HANDSHAKE_MS_MAX } from '../lib/limits.js'
+import type { Doorway } from './doorway.js'
 import { fingerprintOf, type Identity } from './identity.js'
 
 /** HOST:PORT, [V6]:PORT; USAGE. */
@@ -74,10 +74,10 @@ export interface TlsServer {
 export async function listenTls(options: {
   address: string
   identity: Identity
-  log: Logger
+  doorway: Doorway
   onConnection(socket: TLSSocket, fingerprint: string): void
 }): Promise<TlsServer> {
-  const { address, identity, log, onConnection } = options
+  const { address, identity, doorway, onConnection } = options
   const sockets = new Set<TLSSocket>()
   const server: Server = createServer({
     key: identity.key,
@@ -87,7 +87,8 @@ export async function listenTls(options: {
     rejectUnauthorized: false,
     handshakeTimeout: HANDSHAKE_MS_MAX,
   })
-  server.maxConnections = CONNECTIONS_WAITING_MAX
+  server.maxConnections = CONNECTIONS_MAX
+  server.on('connection', (socket) => doorway.enter(socket))
   server.on('secureConnection', (socket) => {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
@@ -95,11 +96,11 @@ export async function listenTls(options: {
     socket.setNoDelay(true)
     const fingerprint = peerFingerprint(socket)
     if (fingerprint !== undefined) return onConnection(socket, fingerprint)
-    log.warn({ from: socket.remoteAddress }, 'refused: a connection without a certificate')
+    doorway.refused({ from: socket.remoteAddress, error: 'a connection without a certificate' })
     socket.destroy()
   })
   server.on('tlsClientError', (error, socket) => {
-    log.warn({ from: socket.remoteAddress, error: error.message }, 'refused: no TLS handshake')
+    doorway.refused({ from: socket.remoteAddress, error: `no TLS handshake: ${error.message}` })
     socket.destroy()
   })
   await new Promise<void>((resolve, reject) => {

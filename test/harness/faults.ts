@@ -130,6 +130,12 @@ export class Load {
     this.#ended = once(this.#child, 'close')
   }
 
+  /** Ends it now: at most one operation per thread is under way. */
+  async cut(): Promise<void> {
+    this.#child.kill('SIGKILL')
+    await this.#ended
+  }
+
   /** Waits for its end; throws when it met an error that no dying mount explains. */
   async end(): Promise<string> {
     await this.#ended

@@ -18,6 +18,10 @@ export class Host {
   readonly address: string
   /** Network interface: down is a cut cable. */
   readonly link: string
+  /** Where its replica server listens. */
+  readonly port = PORT
+  /** Where its key, its certificate and its peers are. */
+  readonly identityDirectory: string
   readonly #namespace: string
   /** What its programs find their places by. */
   readonly env: Record<string, string>
@@ -35,6 +39,7 @@ export class Host {
     const at = (what: string) => join(sandbox.root, name, what)
     mkdirSync(at('.'), { recursive: true })
     this.env = { HOLDFAST_STATE_ROOT: at('state'), HOLDFAST_RUN_DIR: at('run') }
+    this.identityDirectory = join(at('state'), '.host')
   }
 
   /** Arguments of nsenter, before the program. */
@@ -46,6 +51,11 @@ export class Host {
   /** Runs a program on this host, to its end. */
   attempt(command: string, args: readonly string[]): Promise<RunResult> {
     return attempt('nsenter', [...this.inside, command, ...args], { env: this.env })
+  }
+
+  /** Starts a program on this host; the sandbox ends it at the latest. */
+  start(command: string, args: readonly string[]): ChildProcess {
+    return start('nsenter', [...this.inside, command, ...args], { env: this.env })
   }
 
   async run(command: string, args: readonly string[]): Promise<string> {
@@ -107,6 +117,24 @@ export class Host {
     await this.run('ip', ['link', 'set', this.link, state])
   }
 
+  /** All that leaves is at most this fast, in Mbit/s; undefined: as fast as it goes. */
+  async throttle(mbit: number | undefined): Promise<void> {
+    await this.attempt('tc', ['qdisc', 'del', 'dev', this.link, 'root'])
+    if (mbit === undefined) return
+    const shape = ['tbf', 'rate', `${mbit}mbit`, 'burst', '64kb', 'latency', '200ms']
+    await this.run('tc', ['qdisc', 'add', 'dev', this.link, 'root', ...shape])
+  }
+
+  /** Whether what this host says to `other` gets there; the other way is not touched. */
+  async setMute(other: Host, mute: boolean): Promise<void> {
+    await this.run('ip', ['route', mute ? 'add' : 'del', 'blackhole', `${other.address}/32`])
+  }
+
+  /** Of its replica server; undefined when none runs. */
+  get serverPid(): number | undefined {
+    return this.#server?.exitCode === null ? this.#server.pid : undefined
+  }
+
   /** Starts a replica server; resolves when it listens. */
   async serve(root: string): Promise<void> {
     this.#serving = ['replica', 'serve', '--listen', `${this.address}:${PORT}`, '--root', root]
@@ -120,17 +148,17 @@ export class Host {
   }
 
   async startAgain(): Promise<void> {
-    const args = [...this.inside, process.execPath, HOLDFAST, ...this.#serving]
-    const server = start('nsenter', args, { env: this.env })
+    const server = this.start(process.execPath, [HOLDFAST, ...this.#serving])
     this.#server = server
     await new Promise<void>((resolve, reject) => {
       server.stderr?.setEncoding('utf8').on('data', (text: string) => {
         this.log += text
         if (text.includes('"serving"')) resolve()
       })
-      server.once('close', (code) =>
-        reject(new Error(`the server ended with ${code}: ${this.log}`)),
-      )
+      server.once('close', (code, signal) => {
+        this.log += `the server ended with ${code ?? signal}\n`
+        reject(new Error(this.log))
+      })
     })
   }
 
@@ -157,9 +185,9 @@ export class Host {
     if (code !== 0) throw new Error(`peer token ended with ${code}`)
   }
 
-  /** Introduces this host to the one that serves. */
-  async introduce(server: Host): Promise<void> {
-    const address = `${server.address}:${PORT}`
+  /** Introduces this host to the one that serves, or that has somebody in its place. */
+  async introduce(server: Host, { port = PORT } = {}): Promise<void> {
+    const address = `${server.address}:${port}`
     const token = await server.holdfast(
       'peer',
       'token',

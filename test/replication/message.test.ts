@@ -58,3 +58,22 @@ t.test('message: what is not understood ends the connection', async (t) => {
   t.equal(push(raw('{}', 4, 2)), 'PROTOCOL', 'a header longer than the message')
   t.equal(push(Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')), 'PROTOCOL', 'another protocol')
 })
+
+t.test('message: a limit of its own for whoever is not known yet', async (t) => {
+  const [prefix = Buffer.alloc(0)] = encodeMessage(FRAME, Buffer.alloc(1_000_000))
+  t.equal(
+    codeOf(() => [...new MessageReader({ bytesMax: 10_000 }).push(prefix)]),
+    'PROTOCOL',
+    'refused by its prefix',
+  )
+  const reader = new MessageReader({ bytesMax: 10_000 })
+  t.equal([...reader.push(Buffer.concat(encodeMessage({ type: 'ping' })))].length, 1)
+  reader.bytesMax = 2_000_000
+  t.same([...reader.push(prefix)], [])
+  const before = process.memoryUsage().rss
+  const piece = Buffer.alloc(1)
+  for (let n = 1; n < 1_000_000; n += 1) if (reader.push(piece).next().done !== true) t.fail()
+  const grown = process.memoryUsage().rss - before
+  t.ok(grown < 64 << 20, `a megabyte, byte by byte: ${grown} bytes more`)
+  t.equal([...reader.push(piece)][0]?.body.length, 1_000_000)
+})
