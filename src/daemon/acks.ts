@@ -11,7 +11,7 @@ import type { Logger } from '../lib/log.js'
 import type { AckPolicy, AckReport } from '../lib/native.js'
 import { unprintable } from '../lib/printable.js'
 import type { Ack, Acknowledge, AckPath, SyncAck } from '../replication/ack-options.js'
-import type { ShipperState } from '../replication/shipper.js'
+import type { ShipperState } from '../replication/ship-state.js'
 
 /** Bits of AckPolicy.points. */
 const Point = { fsync: 1, rename: 2, close: 4, 'every-op': 8 } as const

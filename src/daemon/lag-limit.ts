@@ -5,7 +5,7 @@
  * waited for: who is gone slows nobody.
  */
 import type { Logger } from '../lib/log.js'
-import type { ShipperState } from '../replication/shipper.js'
+import type { ShipperState } from '../replication/ship-state.js'
 import type { CapturedView } from './captured.js'
 
 /** Slowed until it is this much below the limit: not on and off with every write. */

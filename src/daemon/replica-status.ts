@@ -2,7 +2,7 @@
 
 import type { Acknowledge } from '../replication/ack-options.js'
 import { needsBaseline } from '../replication/copy-state.js'
-import type { ShipperState } from '../replication/shipper.js'
+import type { ShipperState } from '../replication/ship-state.js'
 import type { BaselineStatus } from './baseline-progress.js'
 import type { CapturedView } from './captured.js'
 import type { ReplicaOptions, StoredReplica } from './replica-options.js'

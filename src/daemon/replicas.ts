@@ -10,8 +10,9 @@ import type { AckReport } from '../lib/native.js'
 import type { Acknowledge } from '../replication/ack-options.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
+import type { ShipperState } from '../replication/ship-state.js'
 import type { ShippedVolume } from '../replication/shipped-volume.js'
-import { Shipper, type ShipperState } from '../replication/shipper.js'
+import { Shipper } from '../replication/shipper.js'
 import { Transports } from '../replication/transport.js'
 import { type AckPort, Acks, countClasses } from './acks.js'
 import { BaselineProgress, type BaselineStatus } from './baseline-progress.js'
@@ -389,9 +390,8 @@ export class Replicas {
 
   /** Last captured seq, noted for the lag. */
   #sample(): bigint {
-    const { captured } = this.#options
-    captured.note()
-    return captured.seq()
+    this.#options.captured.note()
+    return this.#options.captured.seq()
   }
 
   #settle(): void {

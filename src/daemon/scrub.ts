@@ -4,7 +4,7 @@
  */
 import { SCRUB_BYTES_PER_S } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
-import type { ShipperState } from '../replication/shipper.js'
+import type { ShipperState } from '../replication/ship-state.js'
 import type { VerifyOptions } from './verification.js'
 
 interface Scrubbed {

@@ -90,3 +90,11 @@ export function createReplica(root: string, config: ReplicaConfig): string {
   writeReplica(directory, config)
   return directory
 }
+
+/** Refuses whoever it does not belong to. */
+export function requireOwner(config: ReplicaConfig, identity: string): void {
+  if (config.owner === identity) return
+  throw new HoldfastError('PEER_UNKNOWN', `volume ${config.uuid} is not this peer's`, {
+    op: 'replica.open',
+  })
+}

@@ -4,7 +4,7 @@
  */
 import { readdirSync } from 'node:fs'
 import type { Worker } from 'node:worker_threads'
-import { type ErrorReport, HoldfastError } from '../lib/errors.js'
+import type { ErrorReport } from '../lib/errors.js'
 import {
   APPLY_RETRY_MS,
   CLOCK_STEP_MS_MAX,
@@ -23,6 +23,7 @@ import {
   replicaPlace,
   writeReplica,
 } from './replica-config.js'
+import { ReplicaLag } from './replica-lag.js'
 import type {
   ApplyOptions,
   ApplyReply,
@@ -33,45 +34,10 @@ import type {
   LogReply,
   LogRequest,
 } from './replica-messages.js'
+import type { ReplicaState, Resetting } from './replica-state.js'
 import { died, ended, worker } from './replica-workers.js'
-import { type Behind, Timeline } from './timeline.js'
+import type { Behind } from './timeline.js'
 import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
-
-export interface ReplicaState {
-  logged: LogPlace | null
-  applied: bigint
-  /** Last seq of the primary's journal that was heard of. */
-  end: bigint
-  baseline: boolean
-  copy: CopyState
-  /** Up to here it may be applied, and replicas that it feeds may apply it. */
-  authorised: bigint
-  /** What keeps it from following. */
-  failure: ErrorReport | null
-  /** Frames that came now would not be stored. */
-  logFailed: boolean
-  /** The tree cannot be continued: a baseline has to come. */
-  lost: boolean
-  queuedBytes: number
-  /** Objects of which the tree is known to lack something. */
-  needs: number
-  /** What comparisons have said of it. */
-  verdict: Verdict
-  logBytes: number
-  /** A frame was lost before one that came. */
-  gap: boolean
-  /** How often the log was made anew. */
-  generation: number
-}
-
-interface Resetting {
-  id: number
-  at: LogPlace
-  /** The replay has started over, and the log was told. */
-  told: boolean
-  /** Frames for the log, which is not told yet. */
-  frames: Uint8Array<ArrayBuffer>[]
-}
 
 export class Replica {
   config: ReplicaConfig
@@ -92,12 +58,7 @@ export class Replica {
   #logFailure: ErrorReport | null = null
   #applyFailure: ErrorReport | null = null
   #queued = 0
-  /** Bytes the primary has not sent, as it said last. */
-  #unsent = 0
-  #storedBytes = 0
-  /** Ends of the primary's journal, as they were heard of; frames, as they were stored. */
-  #ends = new Timeline()
-  #stored = new Timeline()
+  readonly #lag = new ReplicaLag()
   #failures = 0
   #logBytes = 0
   #gap = false
@@ -253,17 +214,12 @@ export class Replica {
 
   /** What the primary has, as far as it was heard of, and the tree has not. */
   get lag(): Behind & { records: number } {
-    const { bytes } = this.#stored.behind(this.#applied, Date.now())
-    const { seconds } = this.#ends.behind(this.#applied, Date.now())
-    const records = this.#end > this.#applied ? Number(this.#end - this.#applied) : 0
-    return { records, seconds, bytes: records === 0 ? 0 : bytes + this.#queued + this.#unsent }
+    return this.#lag.of({ applied: this.#applied, end: this.#end, queued: this.#queued })
   }
 
   /** How much of its log lies behind a place, in bytes, and how old that is. */
   behind(seq: bigint): Behind {
-    const { bytes } = this.#stored.behind(seq, Date.now())
-    const { seconds } = this.#ends.behind(seq, Date.now())
-    return { bytes, seconds }
+    return this.#lag.behind(seq)
   }
 
   /** How often it could not go on, since this server started. */
@@ -292,9 +248,8 @@ export class Replica {
   /** How far the primary's journal goes, and how far it may be applied. */
   advance(news: { end: number; authorised: number; unsent?: number | undefined }): void {
     const { end, authorised, unsent } = news
-    if (unsent !== undefined) this.#unsent = unsent
     if (BigInt(end) > this.#end) this.#end = BigInt(end)
-    this.#ends.note({ seq: BigInt(end), bytes: 0, at: Date.now() })
+    this.#lag.heard(BigInt(end), unsent)
     if (BigInt(authorised) > this.#authorised) this.#authorised = BigInt(authorised)
     this.#pushHorizon()
     this.#changed()
@@ -325,8 +280,7 @@ export class Replica {
     this.#logFailure = null
     this.#applyFailure = null
     this.#authorised = 0n
-    this.#ends = new Timeline()
-    this.#stored = new Timeline()
+    this.#lag.reset()
     this.#resets += 1
     const id = this.#resets
     this.#resetting = { id, at, told: false, frames: [] }
@@ -391,8 +345,7 @@ export class Replica {
         this.#logBytes = reply.usedBytes
         if (reply.at?.seq !== this.#logged?.seq) this.#gap = false
         this.#logged = reply.at
-        this.#storedBytes += reply.bytes
-        if (reply.at !== null) this.#noteStored(reply.at.seq)
+        this.#lag.stored(reply.at?.seq, reply.bytes)
         this.#pushHorizon()
         break
       case 'gap':
@@ -413,10 +366,6 @@ export class Replica {
         return
     }
     this.#changed()
-  }
-
-  #noteStored(seq: bigint): void {
-    this.#stored.note({ seq, bytes: this.#storedBytes, at: Date.now() })
   }
 
   #onApply(reply: ApplyReply): void {
@@ -496,12 +445,4 @@ export class Replica {
   #changed(): void {
     for (const onChange of this.#watchers) onChange()
   }
-}
-
-/** Refuses whoever it does not belong to. */
-export function requireOwner(config: ReplicaConfig, identity: string): void {
-  if (config.owner === identity) return
-  throw new HoldfastError('PEER_UNKNOWN', `volume ${config.uuid} is not this peer's`, {
-    op: 'replica.open',
-  })
 }

@@ -18,7 +18,6 @@ import {
   SHIP_FRAMES_PER_TURN,
   SHIP_WINDOW_BYTES,
 } from '../lib/limits.js'
-import type { Logger } from '../lib/log.js'
 import { higher } from '../lib/seqs.js'
 import { VERSION } from '../lib/version.js'
 import { formatUuid } from '../record/frame.js'
@@ -29,56 +28,15 @@ import { RateLimit } from './rate.js'
 import { refusal, unexpected } from './refusals.js'
 import { Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
-import { type ReplicaPositions, Sender } from './sender.js'
-import type { Horizon, ShippedVolume, Wish } from './shipped-volume.js'
-import type { Transport } from './transport.js'
-import type { Verdict } from './verdict.js'
+import { Sender } from './sender.js'
+import type { Connection, ShipperOptions, ShipperState, ShipSettings } from './ship-state.js'
+import type { Horizon, Wish } from './shipped-volume.js'
 
 /** How often a baseline that has to be begun, or has failed, is looked at. */
 const BASELINE_POLL_MS = 200
 const CLOSE_MS_MAX = 500
-
-export type Connection =
-  | 'connecting'
-  | 'listening'
-  | 'connected'
-  | 'waiting'
-  | 'refused'
-  | 'stopped'
-
-export interface ShipperState extends ReplicaPositions {
-  connection: Connection
-  /** What ended the last connection, or keeps the replica from applying; null when all is well. */
-  problem: { code: string; message: string } | null
-  baseline: boolean
-  bytesSent: number
-  bytesUnderWay: number
-  connections: number
-  /** Baselines begun by this process. */
-  resyncs: number
-  /** Objects of which its tree lacks something, and what comparisons have said. */
-  needs: number
-  verdict: Verdict
-}
-
-/** What may change while it ships. */
-export interface ShipSettings {
-  /** Bytes per second at most; null: no limit. */
-  rateBytes: number | null
-  /** How late the replica is to apply. */
-  applyDelayMs: number
-}
-
-export interface ShipperOptions {
-  volume: ShippedVolume
-  /** The replica's host, for messages. */
-  peer: string
-  transport: Transport
-  settings: ShipSettings
-  /** Positions, or the state of the connection, have changed. */
-  onChange(state: ShipperState): void
-  log: Logger
-}
+/** Messages that wait for their turn; a replica says so many things at a time only when it misbehaves. */
+const INBOX_MESSAGES_MAX = 16
 
 export class Shipper {
   readonly #options: ShipperOptions
@@ -253,7 +211,7 @@ export class Shipper {
     const channel = new Channel(stream, {
       onMessage: (message) => {
         if (!this.#hear(message)) {
-          if (inbox.length > 0) throw unexpected(message)
+          if (inbox.length >= INBOX_MESSAGES_MAX) throw unexpected(message)
           inbox.push(message)
         }
         this.#wake()
