@@ -81,6 +81,8 @@ export interface Status {
   held: boolean
   inodes: number
   descriptors: number
+  /** Codes of segments, with replicas: made valid by this process and still so; walks; null without. */
+  codes: { valid: number; passes: number; running: boolean } | null
   /** Panics contained in the data plane: anything but 0 is a defect. */
   panics: number
   operations: Record<string, number>
@@ -184,6 +186,7 @@ export function makeStatus(inputs: StatusInputs): Status {
     held: stats.held,
     inodes: stats.inodes,
     descriptors: stats.openDescriptors,
+    codes: stats.codes ?? null,
     panics: stats.panics,
     operations: stats.ops,
   }

@@ -99,10 +99,17 @@ function open(start?: ReplayStart): void {
   doubt ||= native.replayDoubt(replay)
 }
 
-/** The log has to be what was applied: else the tree belongs to another history. REPLAY_FORK. */
+/**
+ * The log has to be what was applied: else the tree belongs to another history. Not before the first
+ * horizon: until then the log is being opened by the other worker. REPLAY_FORK, REPLAY_STATE.
+ */
 function prove(): void {
   log ??= Journal.open({ path: logPath, readOnly: true })
   log.refresh()
+  if (applied === 0n && log.end().lastSeq > 0n && log.firstFrame()?.firstSeq !== 1n) {
+    // The replay died while it started over: nobody knows what the tree is.
+    throw new HoldfastError('REPLAY_STATE', `${state} is missing`, { op: 'replica.apply' })
+  }
   const frame = applied === 0n ? undefined : log.frameAt(applied)
   const chain = at?.appliedChain
   const comparable = chain !== undefined && frame?.lastSeq === applied
@@ -152,16 +159,6 @@ function giveUp(): void {
   } catch {
     replay = undefined
   }
-}
-
-/** A log without a state died while it started over: nobody knows what the tree is. */
-function requireState(): void {
-  if (existsSync(state) || !existsSync(logPath)) return
-  const log = Journal.open({ path: logPath, readOnly: true })
-  const { lastSeq } = log.end()
-  void log.close()
-  if (lastSeq === 0n) return
-  throw new HoldfastError('REPLAY_STATE', `${state} is missing`, { op: 'replica.apply' })
 }
 
 function handle(request: ApplyRequest): boolean {
@@ -273,7 +270,6 @@ port.on('message', (request: ApplyRequest) => {
 })
 attempt(() => {
   // Says where it stands before anything is applied.
-  requireState()
   open()
   say()
 })

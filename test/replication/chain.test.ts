@@ -27,7 +27,7 @@ import { bash } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 import { compareTrees } from '../harness/volume.js'
 
-const ROUNDS = setting('HOLDFAST_ROUNDS', 4)
+const ROUNDS = setting('HOLDFAST_ROUNDS', 2)
 const WAIT_MS = 90_000
 const seed = chooseSeed()
 t.setTimeout(800_000 + ROUNDS * 60_000)

@@ -27,7 +27,7 @@ import { run } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 import { compareTrees } from '../harness/volume.js'
 
-const ROUNDS_CI = 8
+const ROUNDS_CI = 4
 const WAIT = ['--timeout', '60s']
 
 const rounds = setting('HOLDFAST_ROUNDS', ROUNDS_CI)

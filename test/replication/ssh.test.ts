@@ -27,7 +27,7 @@ import { openSandbox } from '../harness/sandbox.js'
 import { Sshd } from '../harness/ssh.js'
 import { compareTrees } from '../harness/volume.js'
 
-const ROUNDS = setting('HOLDFAST_ROUNDS', 3)
+const ROUNDS = setting('HOLDFAST_ROUNDS', 2)
 const seed = chooseSeed()
 t.setTimeout(800_000 + ROUNDS * 60_000)
 t.comment(`seed ${seed}, ${ROUNDS} rounds: HOLDFAST_SEED=${seed} HOLDFAST_ROUNDS=${ROUNDS}`)

@@ -18,7 +18,7 @@ import { makeImage } from '../harness/image.js'
 import { attempt, start } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 
-const TRIALS_CI = 200
+const TRIALS_CI = 120
 /** Trials before the primary is destroyed; at a random one of these. */
 const TRIALS_PER_DEATH = { from: 60, to: 240 }
 const WRITERS = 4

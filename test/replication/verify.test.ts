@@ -26,7 +26,7 @@ import { compareTrees } from '../harness/volume.js'
 
 const WAIT = ['--timeout', '60s']
 const DIFFERS = 5
-const ROUNDS_CI = 3
+const ROUNDS_CI = 2
 
 const rounds = setting('HOLDFAST_ROUNDS', ROUNDS_CI)
 const seed = chooseSeed()

@@ -12,7 +12,8 @@ const SSH_PORT = 2222
  * @typedef {object} Rsync
  * @property {(from: string, name: string) => Promise<void>} daemon copies a tree into the module's
  *   directory `name`
- * @property {(from: string, name: string) => Promise<void>} ssh the same, over ssh
+ * @property {(from: string, name: string) => Promise<void>} checksum the same, comparing all data
+ * @property {(from: string, name: string) => Promise<void>} ssh as `daemon`, over ssh
  * @property {string} root where the copies are
  */
 
@@ -39,6 +40,10 @@ export async function startRsync({ primary, replica }) {
     root,
     daemon: async (from, name) => {
       await primary.run('rsync', ['-aHAX', `${from}/`, `${replica.address}::copies/${name}/`])
+    },
+    checksum: async (from, name) => {
+      const to = `${replica.address}::copies/${name}/`
+      await primary.run('rsync', ['-aHAX', '--checksum', `${from}/`, to])
     },
     ssh: async (from, name) => {
       const to = `root@${replica.address}:${root}/${name}/`

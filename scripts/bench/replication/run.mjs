@@ -10,10 +10,17 @@ import { latencyRows } from './latency.mjs'
 import { memoryRows } from './memory.mjs'
 import { replayRows } from './replay.mjs'
 import { replicationLine } from './report.mjs'
+import { resyncRows } from './resync.mjs'
 import { startRsync } from './rsync.mjs'
 
 /** Every row is { name, measure(context) → ReplicationResult }. */
-export const REPLICATION_ROWS = [...baselineRows, ...replayRows, ...latencyRows, ...memoryRows]
+export const REPLICATION_ROWS = [
+  ...baselineRows,
+  ...resyncRows,
+  ...replayRows,
+  ...latencyRows,
+  ...memoryRows,
+]
 
 /**
  * @param {{ rows: typeof REPLICATION_ROWS, dir: string, holdfast: string, quick: boolean,
