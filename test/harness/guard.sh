@@ -7,12 +7,13 @@ case "$root" in /*/holdfast-test-*) ;; *) exit 2 ;; esac
 trap '' HUP INT TERM
 cat >/dev/null
 
+# By their environment, or, where a program writes over it (sshd), by a path below ROOT in a command.
 ours() {
-  local environment
-  for environment in /proc/[0-9]*/environ; do
-    if tr '\0' '\n' 2>/dev/null <"$environment" | grep -qxF "HOLDFAST_TEST_ROOT=$root"; then
-      environment="${environment%/environ}"
-      echo "${environment##*/}"
+  local process
+  for process in /proc/[0-9]*; do
+    if tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qxF "HOLDFAST_TEST_ROOT=$root" ||
+      tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$root/"; then
+      echo "${process##*/}"
     fi
   done
 }
