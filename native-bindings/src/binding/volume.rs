@@ -4,7 +4,7 @@ use super::error::{fail, system, JsError};
 use super::registry::{self, Open};
 use crate::capture::ring::Found;
 use crate::capture::{Ring, RingIdentity, SlotWriter};
-use crate::codes::{start_sweep, CodeStore, SweepState};
+use crate::codes::{fs_used_bytes, start_sweep, CodeStore, SweepState};
 use crate::interceptor::errno::Errno;
 use crate::interceptor::volume::own_header;
 use crate::interceptor::{Volume, VolumeOptions, Worker};
@@ -15,7 +15,7 @@ use crate::scan::{
 };
 use crate::transport::abi;
 use crate::transport::device::{negotiate, Session};
-use crate::transport::mount::{attach, clone_tree, detach, open_device, tune};
+use crate::transport::mount::{attach, clone_tree, detach, flags_of, open_device, tune};
 use crate::transport::uring::{self, Uring};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
@@ -153,21 +153,8 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
 }
 
 /// Mount flags that the volume takes over from the mount of its backing directory.
-fn inherited_flags(fd: i32) -> libc::c_ulong {
-    // SAFETY: all zero is a valid buffer; the descriptor is open.
-    let st = unsafe {
-        let mut st: libc::statvfs = std::mem::zeroed();
-        libc::fstatvfs(fd, &mut st);
-        st
-    };
-    let pairs = [
-        (libc::ST_RDONLY, libc::MS_RDONLY),
-        (libc::ST_NOSUID, libc::MS_NOSUID),
-        (libc::ST_NODEV, libc::MS_NODEV),
-        (libc::ST_NOEXEC, libc::MS_NOEXEC),
-    ];
-    pairs.into_iter().filter(|(st_flag, _)| st.f_flag & st_flag != 0).fold(0, |f, (_, ms)| f | ms)
-}
+const INHERITED: libc::c_ulong =
+    libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
 /// Device number of the newest mount at a mountpoint, from /proc/self/mountinfo (never by stat: the
 /// daemon does not touch its own mount).
@@ -209,7 +196,7 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
     let device = open_device().map_err(|e| system("opening /dev/fuse", e))?;
     let root = v.stat(&v.root).map_err(|e| system("reading the backing directory", e))?;
     let source = format!("holdfast:{}", open.name);
-    let flags = inherited_flags(v.mount_fd());
+    let flags = flags_of(v.mount_fd()) & INHERITED;
     attach(&device, &open.mountpoint, &source, u32::from(root.stx_mode), flags)
         .map_err(|e| system("mounting", e))?;
     let started = (|| -> Result<_, Errno> {
@@ -410,7 +397,7 @@ pub fn open_codes(handle: u32, options: CodeOptions) -> Result<(), JsError> {
     if sweep.is_some() {
         return Ok(());
     }
-    let used = used_bytes(v.mount_fd());
+    let used = fs_used_bytes(v.mount_fd());
     let store = CodeStore::open(options.path.as_ref(), uuid, used, options.keep)
         .map_err(|e| system("opening the codes", e))?;
     let store = v.codes.get_or_init(|| Arc::new(store)).clone();
@@ -419,17 +406,6 @@ pub fn open_codes(handle: u32, options: CodeOptions) -> Result<(), JsError> {
     let thread = start_sweep(v, &store, &state, pause).map_err(|e| system("computing codes", e))?;
     *sweep = Some((state, thread));
     Ok(())
-}
-
-/// What the file system holds: an upper bound of what a volume on it can.
-fn used_bytes(fd: i32) -> u64 {
-    // SAFETY: all zero is a valid buffer; the descriptor is open.
-    let s = unsafe {
-        let mut s: libc::statvfs = std::mem::zeroed();
-        libc::fstatvfs(fd, &mut s);
-        s
-    };
-    (s.f_blocks - s.f_bfree.min(s.f_blocks)) * s.f_frsize
 }
 
 /// A replica may hold other bytes than the volume: until that is over, records do not refer to bytes.

@@ -81,6 +81,17 @@ pub fn read_at(fd: i32, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
     Ok(done)
 }
 
+/// Bytes that the file system holds: an upper bound of what a tree on it can.
+pub fn fs_used_bytes(fd: i32) -> u64 {
+    // SAFETY: all zero is a valid buffer; the descriptor is open.
+    let s = unsafe {
+        let mut s: libc::statvfs = std::mem::zeroed();
+        libc::fstatvfs(fd, &mut s);
+        s
+    };
+    (s.f_blocks - s.f_bfree.min(s.f_blocks)) * s.f_frsize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

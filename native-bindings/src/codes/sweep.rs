@@ -8,9 +8,9 @@ use crate::interceptor::attr::stat_fd;
 use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::table::{raw, Inode};
 use crate::interceptor::Volume;
-use crate::record::{Oid, SEGMENT_BYTES};
+use crate::record::SEGMENT_BYTES;
 use crate::scan::{list, Pace};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ const BYTES_PER_S: u64 = 128 << 20;
 /// How often it looks whether it has to end, or something has changed.
 const POLL: Duration = Duration::from_millis(100);
 const IDLE_NICE: i32 = 19;
+/// Walks take at most one part in so many of the time, however large the tree is.
+const WALK_SHARE: u32 = 10;
 
 /// Progress of the sweep, for status.
 #[derive(Default)]
@@ -48,12 +50,13 @@ pub fn start_sweep(
             libc::syscall(libc::SYS_ioprio_set, 1, 0, 3 << 13);
         }
         let mut seen = None;
-        let mut ended: Option<Instant> = None;
+        let mut ended: Option<(Instant, Duration)> = None;
         while !state.stop.load(Ordering::Relaxed) {
             let now = codes.invalidated();
-            let due = ended.is_none_or(|at| at.elapsed() >= pause);
+            let due = ended.is_none_or(|(at, took)| at.elapsed() >= pause.max(took * WALK_SHARE));
             if due && seen != Some(now) {
                 state.running.store(true, Ordering::Release);
+                let begun = Instant::now();
                 let result = pass(&v, &codes, &state);
                 state.running.store(false, Ordering::Release);
                 // Where it failed it goes again, after the pause.
@@ -61,7 +64,7 @@ pub fn start_sweep(
                     seen = Some(now);
                     state.passes.fetch_add(1, Ordering::Release);
                 }
-                ended = Some(Instant::now());
+                ended = Some((Instant::now(), begun.elapsed()));
             }
             std::thread::sleep(POLL);
         }
@@ -71,12 +74,11 @@ pub fn start_sweep(
 
 fn pass(v: &Arc<Volume>, codes: &CodeStore, state: &SweepState) -> Res<()> {
     let mut pace = Pace::new(BYTES_PER_S);
-    let mut seen: HashSet<Oid> = HashSet::new();
     let mut queue = VecDeque::from([v.root.clone()]);
     let mut result = Ok(());
     while let Some(dir) = queue.pop_front() {
         if result.is_ok() {
-            result = match directory(v, codes, state, &dir, &mut queue, &mut seen, &mut pace) {
+            result = match directory(v, codes, state, &dir, &mut queue, &mut pace) {
                 Err(Errno(libc::ESTALE | libc::ENOENT)) => Ok(()),
                 r => r,
             };
@@ -92,7 +94,6 @@ fn directory(
     state: &SweepState,
     dir: &Arc<Inode>,
     queue: &mut VecDeque<Arc<Inode>>,
-    seen: &mut HashSet<Oid>,
     pace: &mut Pace,
 ) -> Res<()> {
     let fd = v.dir_fd(dir)?;
@@ -102,7 +103,7 @@ fn directory(
         }
         match e.mode & libc::S_IFMT {
             libc::S_IFDIR => queue.push_back(v.table.enter(e.oid, e.handle, libc::S_IFDIR, 1)),
-            libc::S_IFREG if seen.insert(e.oid) => {
+            libc::S_IFREG => {
                 let inode = v.table.enter(e.oid, e.handle, libc::S_IFREG, 1);
                 let result = file(v, codes, state, &inode, pace);
                 v.table.forget(&inode, 1);

@@ -198,15 +198,7 @@ impl Engine {
         if !self.objects.get(dir).is_dir() {
             return Err(Fault::Diverged("the object is of another type"));
         }
-        let within =
-            |name: &[u8]| (range & 1 != 0 || name > after) && (range & 2 != 0 || name <= up_to);
-        let fd = self.fd(dir, Access::Any)?;
-        let mut present: HashSet<Vec<u8>> = HashSet::new();
-        for (name, _) in sys::entries(fd)? {
-            if within(&name) {
-                present.insert(name);
-            }
-        }
+        let mut present = self.names_within(dir, range, after, up_to)?;
         let mut list = ImageDir::parse(r.view.payload())?;
         while let Some((oid, mode, name)) = list.next_entry()? {
             self.fds.next_turn();
@@ -223,6 +215,20 @@ impl Engine {
             self.take_away(dir, &Name::component(&name)?)?;
         }
         Ok(())
+    }
+
+    /// The names in a directory that an image of this range is about.
+    pub(super) fn names_within(
+        &mut self,
+        dir: Obj,
+        range: u8,
+        after: &[u8],
+        up_to: &[u8],
+    ) -> Done<HashSet<Vec<u8>>> {
+        let within =
+            |name: &[u8]| (range & 1 != 0 || name > after) && (range & 2 != 0 || name <= up_to);
+        let entries = sys::entries(self.fd(dir, Access::Any)?)?;
+        Ok(entries.into_iter().map(|(name, _)| name).filter(|name| within(name)).collect())
     }
 
     fn take_away(&mut self, parent: Obj, name: &Name) -> Done {

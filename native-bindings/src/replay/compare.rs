@@ -204,15 +204,7 @@ impl Engine {
             // Its image, which follows, says so.
             return Ok(());
         };
-        let within =
-            |name: &[u8]| (range & 1 != 0 || name > after) && (range & 2 != 0 || name <= up_to);
-        let fd = self.fd(dir, Access::Any)?;
-        let mut present: HashSet<Vec<u8>> = HashSet::new();
-        for (name, _) in sys::entries(fd)? {
-            if within(&name) {
-                present.insert(name);
-            }
-        }
+        let mut present = self.names_within(dir, range, after, up_to)?;
         let mut list = ImageDir::parse(r.view.payload())?;
         let mut differs = false;
         while let Some((oid, mode, name)) = list.next_entry()? {

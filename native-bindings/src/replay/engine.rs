@@ -18,7 +18,7 @@ use super::state::{self, HollowNames, Living, State};
 use super::sys::{self, Name, Stamp};
 use super::times::PendingTimes;
 use super::{Doubt, Position, ReplayOptions};
-use crate::codes::CodeStore;
+use crate::codes::{fs_used_bytes, CodeStore};
 use crate::record::Oid;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -371,6 +371,6 @@ impl Engine {
 /// The codes beside the replay's state. Whoever changes the target while no replay watches is not
 /// noticed by them, only by a comparison, which reads everything.
 fn open_codes(state_dir: &Path, uuid: [u8; 16], root: &OwnedFd) -> Option<CodeStore> {
-    let used = sys::fs_used_bytes(root.as_raw_fd());
+    let used = fs_used_bytes(root.as_raw_fd());
     CodeStore::open(&state_dir.join("codes"), uuid, used, true).ok()
 }

@@ -289,14 +289,3 @@ pub fn entries(dir: RawFd) -> Done<Vec<(Vec<u8>, u64)>> {
         }
     }
 }
-
-/// Bytes that the file system holds.
-pub fn fs_used_bytes(fd: RawFd) -> u64 {
-    // SAFETY: all zero is a valid buffer; the descriptor is open.
-    let s = unsafe {
-        let mut s: libc::statvfs = std::mem::zeroed();
-        libc::fstatvfs(fd, &mut s);
-        s
-    };
-    (s.f_blocks - s.f_bfree.min(s.f_blocks)) * s.f_frsize
-}

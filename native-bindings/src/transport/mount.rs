@@ -83,22 +83,26 @@ pub fn guard(path: &CString) -> io::Result<()> {
         }
     };
     bind(libc::MS_BIND)?;
-    bind(libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | inherited_flags(path)).inspect_err(
-        |_| {
-            let _ = detach(path, true);
-        },
-    )
+    // SAFETY: a valid C string; the descriptor is closed below.
+    let fd = unsafe { libc::open(path.as_ptr(), libc::O_PATH | libc::O_CLOEXEC) };
+    let flags = flags_of(fd);
+    // SAFETY: a descriptor of ours.
+    unsafe { libc::close(fd) };
+    bind(libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | flags).inspect_err(|_| {
+        let _ = detach(path, true);
+    })
 }
 
-/// Flags that a remount must repeat, not to take them away.
-fn inherited_flags(path: &CString) -> libc::c_ulong {
-    // SAFETY: all zero is a valid buffer; a valid C string.
+/// MS_* flags of the mount that holds this descriptor.
+pub fn flags_of(fd: i32) -> libc::c_ulong {
+    // SAFETY: all zero is a valid buffer; the descriptor is open.
     let st = unsafe {
         let mut st: libc::statvfs = std::mem::zeroed();
-        libc::statvfs(path.as_ptr(), &mut st);
+        libc::fstatvfs(fd, &mut st);
         st
     };
     let pairs = [
+        (libc::ST_RDONLY, libc::MS_RDONLY),
         (libc::ST_NOSUID, libc::MS_NOSUID),
         (libc::ST_NODEV, libc::MS_NODEV),
         (libc::ST_NOEXEC, libc::MS_NOEXEC),
