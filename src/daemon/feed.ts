@@ -12,8 +12,9 @@ import type { Replica } from '../replication/replica.js'
 import type { ShippedVolume } from '../replication/shipped-volume.js'
 import type { CapturedView } from './captured.js'
 import { readReplicas } from './replica-options.js'
+import type { ReplicasOptions } from './replica-ports.js'
 import type { ReplicaStatus } from './replica-status.js'
-import { Replicas, type ReplicasOptions } from './replicas.js'
+import { Replicas } from './replicas.js'
 import type { VerifiedVolume } from './verification.js'
 
 /** Shippers say every BASELINE_POLL_MS that they need a baseline; silence means that they do not. */

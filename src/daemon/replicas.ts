@@ -5,58 +5,26 @@
 import { HoldfastError } from '../lib/errors.js'
 import { formatDuration } from '../lib/format.js'
 import { ACK_CLASSES_MAX, LAG_LOOK_MS } from '../lib/limits.js'
-import type { Logger } from '../lib/log.js'
-import type { AckReport } from '../lib/native.js'
 import type { Acknowledge } from '../replication/ack-options.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
 import type { ShipperState } from '../replication/ship-state.js'
-import type { ShippedVolume } from '../replication/shipped-volume.js'
 import { Shipper } from '../replication/shipper.js'
 import { Transports } from '../replication/transport.js'
-import { type AckPort, Acks, countClasses } from './acks.js'
+import { Acks, countClasses } from './acks.js'
 import { BaselineProgress, type BaselineStatus } from './baseline-progress.js'
-import type { CapturedView } from './captured.js'
 import { LagLimit } from './lag-limit.js'
 import { hostDirectory } from './places.js'
 import {
   changed,
   type ReplicaRequest,
   type StoredReplica,
-  type StoredReplicas,
   writeReplicas,
 } from './replica-options.js'
+import type { ReplicasOptions } from './replica-ports.js'
 import { type AcknowledgeStatus, type ReplicaStatus, statusOf } from './replica-status.js'
 import { isWhole, Scrub } from './scrub.js'
-import {
-  Verification,
-  type VerifiedVolume,
-  type VerifyOptions,
-  type VerifyProgress,
-} from './verification.js'
-
-export interface ReplicasOptions {
-  stateDirectory: string
-  /** What `stateDirectory` keeps of them. */
-  stored: StoredReplicas
-  volume: ShippedVolume & VerifiedVolume
-  /** The kernel collects writes: nobody can hold their replies. */
-  writeback: boolean
-  captured: CapturedView
-  journalBytes(): number
-  /** Frames after this seq are kept; undefined: replicas ask for nothing. */
-  keepAfter(seq: bigint | undefined): void
-  acks: AckPort & { report(): AckReport; slow(on: boolean): void }
-  /** Whether frames are shipped: they are committed without delay then. */
-  ship(on: boolean): void
-  /** Some replica may hold other bytes than the volume. */
-  setDiffering(differing: boolean): void
-  /** Codes are kept from now on. Idempotent. */
-  keepCodes(): void
-  /** It is the volume itself that is shipped: replicas are compared with it. */
-  compare: boolean
-  log: Logger
-}
+import { Verification, type VerifyOptions, type VerifyProgress } from './verification.js'
 
 interface Target {
   options: StoredReplica

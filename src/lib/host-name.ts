@@ -1,3 +1,4 @@
+/** What this host is called, where it says so itself. */
 import { hostname } from 'node:os'
 
 /** By what name this host introduces itself. */
