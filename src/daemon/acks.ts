@@ -121,7 +121,7 @@ export class Acks {
 
   #follow(arm: Arm, state: ShipperState, captured: bigint, caughtUpAt: bigint): void {
     const at = arm.strength === 'sync-apply' ? state.applied : state.logged
-    const there = state.connection === 'connected' && !state.baseline
+    const there = state.connection === 'connected' && !isResyncing(state)
     if (!there) {
       if (arm.armed) this.#lose(arm, state.problem?.message ?? state.connection)
       return
@@ -248,4 +248,10 @@ function ackOf({ ack, ackPaths }: AckOptions, path: string): Ack {
 /** Classes that these rules would make; the data plane has a limit. */
 export function countClasses(targets: ReadonlyMap<string, AckOptions>): number {
   return classes(targets, armsOf(targets)).length
+}
+
+/** Its baseline is not all there; what a comparison has found is another matter. */
+function isResyncing({ baseline, needs, verdict }: ShipperState): boolean {
+  const found = (verdict.verified?.differences ?? 0) > 0
+  return baseline || (needs > 0 && !found)
 }

@@ -241,8 +241,10 @@ export class Replicas {
       const message = `the volume is not replicated${peer === undefined ? '' : ` to ${peer}`}`
       throw new HoldfastError('NOT_REPLICATED', message, { op: 'replica.wait' })
     }
+    const lacks = ({ baseline, needs }: ShipperState) =>
+      baseline || (options.for === 'applied' && needs > 0)
     const behind = () =>
-      targets.filter(({ state }) => state[options.for] < seq || state.baseline).map(nameOf)
+      targets.filter(({ state }) => state[options.for] < seq || lacks(state)).map(nameOf)
     const end = Date.now() + waitMs
     while (behind().length > 0) {
       const left = end - Date.now()

@@ -159,6 +159,8 @@ await t.test('verify: names every kind of damage, and repairs it', async (t) => 
     t.ok(named, `${script}: ${list.join('; ')}`)
   }
   t.equal((await status()).copy, 'Inconsistent')
+  const lacking = await primary.tryHoldfast('wait', 'data', '--timeout', '1s')
+  t.equal(lacking.code, 1, 'nobody is told that it has everything')
   const text = await primary.tryHoldfast('verify', 'data')
   t.equal(text.code, DIFFERS)
   t.match(text.stdout, /differs.*\n(.*\n)*.*\/v\/deep\/new +extra/)
