@@ -13,7 +13,7 @@ import { bash, run, start } from './harness/run.js'
 import { openSandbox } from './harness/sandbox.js'
 import { mountVolume, onVolume, replayAndCompare } from './harness/volume.js'
 
-t.setTimeout(process.env.HOLDFAST_FULL === '1' ? 590_000 : 240_000)
+t.setTimeout(process.env.HOLDFAST_FULL === '1' ? 590_000 : 480_000)
 
 const PROCESSES = 64
 const ROUNDS = 25

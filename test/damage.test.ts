@@ -30,7 +30,7 @@ import { compareTrees, mountVolume } from './harness/volume.js'
 const DAMAGED = 5
 const REFUSED = 4
 
-t.setTimeout(240_000)
+t.setTimeout(480_000)
 const sandbox = await openSandbox(t)
 const image = await makeImage(sandbox, { fs: 'xfs', mib: 1024 })
 const name = 'damaged'

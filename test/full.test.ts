@@ -20,7 +20,7 @@ const MIB = 1 << 20
 /** What a wait may last longer than it should on a busy machine. */
 const SLACK_MS = 8_000
 
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 const sandbox = await openSandbox(t)
 const images = await Promise.all(FILE_SYSTEMS.map((fs) => makeImage(sandbox, { fs, mib: 2048 })))
 const small = await makeImage(sandbox, { fs: 'ext4', mib: 2048, name: 'small' })

@@ -41,7 +41,7 @@ const sandbox = await openSandbox(t)
 
 /** The test of one file system, in a file of its own: they take their time side by side. */
 export async function testKills(fs: FileSystem): Promise<void> {
-  t.setTimeout(60_000 + kills * 12_000)
+  t.setTimeout(120_000 + kills * 20_000)
   t.comment(`seed ${seed}, ${kills} kills: HOLDFAST_SEED=${seed} HOLDFAST_KILLS=${kills}`)
   const image = await makeImage(sandbox, { fs, mib: 8192 })
   await t.test(`kill: ${fs}, under load at random instants`, async (t) => {

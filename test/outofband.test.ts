@@ -17,7 +17,7 @@ import { compareTrees } from './harness/volume.js'
 const STEPS = 150
 
 const seed = chooseSeed()
-t.setTimeout(180_000)
+t.setTimeout(360_000)
 t.comment(`seed ${seed}: HOLDFAST_SEED=${seed}`)
 const sandbox = await openSandbox(t)
 

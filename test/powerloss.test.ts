@@ -35,7 +35,7 @@ const RING_BYTES = 64 << 20
 const losses = setting('HOLDFAST_LOSSES', LOSSES_CI)
 const seed = chooseSeed()
 
-t.setTimeout(90_000 + losses * 15_000)
+t.setTimeout(240_000 + losses * 30_000)
 t.comment(`seed ${seed}, ${losses} losses: HOLDFAST_SEED=${seed} HOLDFAST_LOSSES=${losses}`)
 const sandbox = await openSandbox(t)
 

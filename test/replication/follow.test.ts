@@ -81,6 +81,7 @@ await t.test('follow: again after deaths of both sides', async (t) => {
 })
 
 await t.test('follow: others at the same listener', async (t) => {
+  const before = (await status())[0]?.connections ?? 0
   const identity = await hostIdentity(join(sandbox.root, 'stranger'))
   const { fingerprint } = await primary.json<{ fingerprint: string }>('peer', 'list')
   const FOLLOW = { type: 'follow', protocol: 1, version: '1', host: 'h', volume: 'data' } as const
@@ -116,7 +117,8 @@ await t.test('follow: others at the same listener', async (t) => {
   await primary.holdfast('replicate', 'data', '--stop', 'other')
   t.match((await status())[0], { peer: 'replica', connection: 'connected' }, 'not disturbed')
   const { connections } = (await status())[0] ?? {}
-  t.ok((connections ?? 9) <= 2, `${connections} connections`)
+  // One more where the machine was too busy for a ping; not one for each that was refused.
+  t.ok((connections ?? 9) <= before + 1, `${connections} connections, ${before} before`)
 })
 
 await t.test('follow: removed, and stopped', async (t) => {

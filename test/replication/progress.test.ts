@@ -19,7 +19,7 @@ import { openSandbox } from '../harness/sandbox.js'
 const MIB = 2 ** 20
 const FILES = 40
 
-t.setTimeout(240_000)
+t.setTimeout(480_000)
 const sandbox = await openSandbox(t)
 const [primary, replica] = await makeHosts(sandbox)
 const image = await makeImage(sandbox, { fs: 'xfs', mib: 2048 })

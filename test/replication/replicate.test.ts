@@ -32,7 +32,7 @@ const WAIT = ['--timeout', '60s']
 
 const rounds = setting('HOLDFAST_ROUNDS', ROUNDS_CI)
 const seed = chooseSeed()
-t.setTimeout(240_000 + rounds * 20_000)
+t.setTimeout(480_000 + rounds * 60_000)
 t.comment(`seed ${seed}, ${rounds} rounds: HOLDFAST_SEED=${seed} HOLDFAST_ROUNDS=${rounds}`)
 
 const sandbox = await openSandbox(t)

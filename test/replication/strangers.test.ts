@@ -19,7 +19,7 @@ import { makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { openSandbox } from '../harness/sandbox.js'
 
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 const sandbox = await openSandbox(t)
 const ADDRESS = '127.0.0.1:17420'
 const HELLO: Extract<Header, { type: 'hello' }> = {
