@@ -24,7 +24,7 @@ const CODES_PAUSE_MS = 20
 const ALARM_MS_MAX = 2 ** 31 - 1
 
 const options = workerData as ApplyOptions
-const { logPath, uuid: uuidBytes, tree, state } = options
+const { logPath, uuid: uuidBytes, tree, state, lacksState } = options
 const uuid = Buffer.from(uuidBytes)
 if (parentPort === null) throw new Error('the replay runs in a worker thread only')
 const port = parentPort
@@ -101,15 +101,11 @@ function open(start?: ReplayStart): void {
 
 /**
  * The log has to be what was applied: else the tree belongs to another history. Not before the first
- * horizon: until then the log is being opened by the other worker. REPLAY_FORK, REPLAY_STATE.
+ * horizon: until then the log is being opened by the other worker. REPLAY_FORK.
  */
 function prove(): void {
   log ??= Journal.open({ path: logPath, readOnly: true })
   log.refresh()
-  if (applied === 0n && log.end().lastSeq > 0n && log.firstFrame()?.firstSeq !== 1n) {
-    // The replay died while it started over: nobody knows what the tree is.
-    throw new HoldfastError('REPLAY_STATE', `${state} is missing`, { op: 'replica.apply' })
-  }
   const frame = applied === 0n ? undefined : log.frameAt(applied)
   const chain = at?.appliedChain
   const comparable = chain !== undefined && frame?.lastSeq === applied
@@ -269,6 +265,10 @@ port.on('message', (request: ApplyRequest) => {
   })
 })
 attempt(() => {
+  if (lacksState) {
+    // It died while it started over: nobody knows what the tree is.
+    throw new HoldfastError('REPLAY_STATE', `${state} is missing`, { op: 'replica.apply' })
+  }
   // Says where it stands before anything is applied.
   open()
   say()

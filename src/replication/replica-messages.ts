@@ -39,6 +39,8 @@ export interface ApplyOptions {
   tree: string
   state: string
   delay: ApplyDelay
+  /** There is a log, and nothing is known of the tree that would have come of it. */
+  lacksState: boolean
 }
 
 /** How late frames are applied; `aheadMs`: this host's clock against that of the frames. */

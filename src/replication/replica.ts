@@ -2,7 +2,7 @@
  * One replica on this host: a log that is durable before it is acknowledged, and a tree that
  * follows it up to the horizon its primary has authorised.
  */
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import type { Worker } from 'node:worker_threads'
 import type { ErrorReport } from '../lib/errors.js'
 import {
@@ -92,8 +92,9 @@ export class Replica {
       },
     })
     this.#guard.start()
-    this.#log = this.#startLog()
+    // The replay first: it looks whether there is a log already.
     this.#apply = this.#startApply()
+    this.#log = this.#startLog()
     this.#timer = setInterval(() => this.#applyAgain(), APPLY_RETRY_MS)
     this.#timer.unref()
   }
@@ -115,7 +116,8 @@ export class Replica {
     const { log: logPath, tree, replay: state } = this.place
     const { applyDelayMs: applyMs, clockAheadMs: aheadMs } = this.config
     const delay = { applyMs, aheadMs }
-    const options: ApplyOptions = { logPath, uuid: this.#uuid, tree, state, delay }
+    const lacksState = existsSync(logPath) && !existsSync(state)
+    const options: ApplyOptions = { logPath, uuid: this.#uuid, tree, state, delay, lacksState }
     const apply = worker('./apply-worker.js', 'apply', options)
     apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
     apply.on('error', (cause) => {

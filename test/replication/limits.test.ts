@@ -82,8 +82,8 @@ await t.test('lag limit: changes are slowed down, and never hang', async (t) => 
     await sleep(1)
   }
   const seconds = (performance.now() - begun) / 1000
-  // 10 MiB; all but the last of them at the replica's rate.
-  t.ok(seconds > 3, `10 MiB in ${seconds.toFixed(1)} s`)
+  // 10 MiB, most of them at about the replica's rate; without a limit it takes a tenth of that.
+  t.ok(seconds > 1, `10 MiB in ${seconds.toFixed(1)} s`)
   t.ok(slowest < 3_000, `the slowest write: ${slowest.toFixed(0)} ms`)
   // Far from the 10 MiB that it would be; how near to 1 depends on how busy the machine is.
   t.ok((await shown()).lag.loggedBytes < 6 * MIB, 'the lag is kept small')

@@ -73,6 +73,17 @@ async function server(t: Test) {
   return { host, peers, speak, known, address, identity }
 }
 
+// Before the first test: tap ends when nothing is left to do between two.
+const [primary, replica] = await makeHosts(sandbox)
+const image = await makeImage(sandbox, { fs: 'xfs', mib: 1024 })
+const dir = join(image.dir, 'data')
+mkdirSync(dir)
+await primary.holdfast('mount', dir, '--ring', sandbox.rings, '--ring-size', '64M')
+await replica.serve(join(image.dir, 'replicas'))
+await primary.introduce(replica)
+await primary.holdfast('replicate', 'data', '--to', 'replica')
+await primary.holdfast('wait', 'data', '--timeout', '60s')
+
 await t.test('strangers: refused by name, until they are introduced', async (t) => {
   const { peers, speak, address, identity } = await server(t)
   const first = await speak('mallory', HELLO)
@@ -182,16 +193,6 @@ await t.test('strangers: slow, after the handshake and in it', async (t) => {
   t.ok(drip < 12_000, `a handshake byte by byte: ${drip} ms`)
   t.equal(reasons.get(alice.channel), undefined, 'alice was not disturbed')
 })
-
-const [primary, replica] = await makeHosts(sandbox)
-const image = await makeImage(sandbox, { fs: 'xfs', mib: 1024 })
-const dir = join(image.dir, 'data')
-mkdirSync(dir)
-await primary.holdfast('mount', dir, '--ring', sandbox.rings, '--ring-size', '64M')
-await replica.serve(join(image.dir, 'replicas'))
-await primary.introduce(replica)
-await primary.holdfast('replicate', 'data', '--to', 'replica')
-await primary.holdfast('wait', 'data', '--timeout', '60s')
 
 await t.test('strangers: a crowd', async (t) => {
   // As many as it can, all the time, from the same host as the server.
