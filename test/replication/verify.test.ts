@@ -87,10 +87,13 @@ async function verify(...flags: string[]) {
   if (stdout === '') throw new Error(stderr)
   const progress = JSON.parse(stdout) as VerifyProgress
   const [found] = progress.replicas
-  const list = (found?.list ?? []).map(
+  const all = (found?.list ?? []).map(
     ({ path, what }) => `${Buffer.from(path, 'base64').toString('latin1')} ${what}`,
   )
-  return { code, result: found?.result, differences: found?.differences, list, progress }
+  // Zeros stored where the volume has a hole: told, but no difference.
+  const holes = all.filter((line) => line.endsWith(' holes'))
+  const list = all.filter((line) => !holes.includes(line))
+  return { code, result: found?.result, differences: found?.differences, list, holes, progress }
 }
 
 mkdirSync(dir)
@@ -135,11 +138,6 @@ const DAMAGE: [script: string, path: RegExp, what: RegExp][] = [
   ['setfattr -n user.one -v 2 deep/a', /^\/v\/deep\/a$/, /xattrs/],
   ['rm linked; cp -p small linked', /^\/v\/linked$/, /another object/],
   ['rm device; mknod device c 1 5', /^\/v\/device$/, /another object/],
-  [
-    'fallocate -z -l 65536 holes; dd if=/dev/zero of=holes bs=64k count=1 conv=notrunc status=none',
-    /^\/v\/holes$/,
-    /holes/,
-  ],
 ]
 
 await t.test('verify: names every kind of damage, and repairs it', async (t) => {
@@ -147,7 +145,12 @@ await t.test('verify: names every kind of damage, and repairs it', async (t) => 
   t.match(refused.stderr, /Read-only file system/, 'the tree is guarded')
   await openPast()
   for (const [script] of DAMAGE) await bash(script, join(past, 'v'))
-  const { code, result, differences: count, list } = await verify()
+  await bash(
+    'fallocate -l 65536 holes; dd if=/dev/zero of=holes bs=64k count=1 conv=notrunc',
+    join(past, 'v'),
+  )
+  const { code, result, differences: count, list, holes } = await verify()
+  t.match(holes.join(), '/v/holes holes', 'zeros in a hole are told')
   t.equal(code, DIFFERS)
   t.equal(result, 'different')
   t.ok((count ?? 0) >= DAMAGE.length)
@@ -167,7 +170,7 @@ await t.test('verify: names every kind of damage, and repairs it', async (t) => 
   const repaired = await verify('--repair')
   t.equal(repaired.code, 0, repaired.list.join('; '))
   t.equal(repaired.result, 'repaired')
-  t.equal(await differences('--holes'), '', 'equal again')
+  t.equal(await differences(), '', 'equal again')
   t.equal((await status()).copy, 'UpToDate')
   t.same((await verify()).list, [], 'and proven so')
 })
@@ -286,6 +289,7 @@ await t.test('resync: either side killed in the middle of it', async (t) => {
 })
 
 await t.test('resync: by itself, when the journal does not reach back', async (t) => {
+  const before = await status()
   await replica.stopServing('SIGKILL')
   await bash(
     `for i in $(seq 5 40); do printf again | dd of=bulk/$i bs=1 seek=$((i * 60000)) conv=notrunc
@@ -296,11 +300,11 @@ await t.test('resync: by itself, when the journal does not reach back', async (t
   await primary.holdfast('replicate', 'data', '--to', 'replica', '--hold', '0')
   await primary.holdfast('journal', 'prune', 'data', '--max-size', '0')
   await replica.startAgain()
-  await until(async () => (await status()).resyncs > 0, 'a resync')
+  await until(async () => (await status()).resyncs > before.resyncs, 'a resync')
   t.equal(await differences(), '')
   const { bytesSent, copy } = await status()
   t.equal(copy, 'UpToDate')
-  t.ok(bytesSent < 20_000_000, `${bytesSent} bytes sent`)
+  t.ok(bytesSent - before.bytesSent < 20_000_000, `${bytesSent - before.bytesSent} bytes sent`)
   t.same((await verify()).list, [])
 })
 

@@ -98,6 +98,10 @@ impl Engine {
 
     fn differs(&mut self, oid: Oid, what: &str, range: (u64, u64), name: &[u8]) {
         self.comparison.count += 1;
+        self.note(oid, what, range, name);
+    }
+
+    fn note(&mut self, oid: Oid, what: &str, range: (u64, u64), name: &[u8]) {
         if self.comparison.list.len() >= DIFFERENCES_MAX {
             return;
         }
@@ -286,13 +290,12 @@ impl Engine {
             }
             at = (segment + 1) * SEGMENT_BYTES;
         }
-        match stored {
-            Some(from) if zeros => {
-                self.differs(r.oid, "holes", (from, end), b"");
-                self.need(r.oid, (from, end))
-            }
-            _ => Ok(()),
+        if let Some(from) = stored.filter(|_| zeros) {
+            // Told, and no difference: what a file system allocates ahead of writes, and fills with zeros,
+            // depends on when it did so.
+            self.note(r.oid, "holes", (from, end), b"");
         }
+        Ok(())
     }
 
     fn code_of(&mut self, fd: i32, segment: u64) -> Done<Code> {

@@ -144,7 +144,11 @@ function exitCodeOf({ state, replicas }: VerifyProgress): number {
 
 function replicaText({ peer, result, differences, list, problem }: VerifiedReplica): string {
   const name = out.bold(peer)
-  if (result === 'equal') return `${name}: ${out.green('equal')}`
+  if (result === 'equal') {
+    const holes = new Set(list.map(({ path }) => path)).size
+    const note = `, with zeros stored in holes of ${formatCount(holes)} files`
+    return `${name}: ${out.green('equal')}${holes === 0 ? '' : out.dim(note)}`
+  }
   if (result === 'interrupted') return `${name}: ${out.red('not compared')}: ${problem}`
   const count = `${formatCount(differences)} ${differences === 1 ? 'difference' : 'differences'}`
   const head =
