@@ -92,8 +92,7 @@ export class Replica {
       },
     })
     this.#guard.start()
-    // The replay first: it looks whether there is a log already.
-    this.#apply = this.#startApply()
+    this.#apply = this.#startApply() // First: it looks whether there is a log already.
     this.#log = this.#startLog()
     this.#timer = setInterval(() => this.#applyAgain(), APPLY_RETRY_MS)
     this.#timer.unref()
@@ -437,9 +436,7 @@ export class Replica {
   #failed(error: ErrorReport): void {
     this.#failures += 1
     // Tried again and again: said once.
-    if (error.message !== this.#told) {
-      this.#logger.error({ error }, 'the replica does not follow')
-    }
+    if (error.message !== this.#told) this.#logger.error({ error }, 'the replica does not follow')
     this.#told = error.message
     this.#changed()
   }
