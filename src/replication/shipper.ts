@@ -359,6 +359,8 @@ export class Shipper {
   /** While a replica waits for a baseline's end, sees to it that one is under way. */
   async #followBaseline(): Promise<void> {
     const { volume } = this.#options
+    // What a baseline has brought is a tree: the next one is by codes.
+    if (!this.#sender.baseline) this.#tree = true
     const own = this.#sender.baseline
       ? { after: this.#baselineAfter, codes: this.#tree }
       : undefined

@@ -140,6 +140,18 @@ const DAMAGE: [script: string, path: RegExp, what: RegExp][] = [
   ['rm device; mknod device c 1 5', /^\/v\/device$/, /another object/],
 ]
 
+await t.test('resync: over the first connection, too', async (t) => {
+  await bash('head -c 30000000 /dev/urandom >v/much', dir)
+  await applied()
+  const { bytesSent: before } = await status()
+  await bash('printf changed | dd of=v/much bs=1 seek=5000000 conv=notrunc status=none', dir)
+  await primary.holdfast('resync', 'data')
+  const { bytesSent, copy } = await status()
+  t.equal(copy, 'UpToDate')
+  t.ok(bytesSent - before < 10_000_000, `${bytesSent - before} bytes sent`)
+  t.equal(await differences(), '')
+})
+
 await t.test('verify: names every kind of damage, and repairs it', async (t) => {
   const refused = await replica.attempt('touch', [join(tree, 'v/data')])
   t.match(refused.stderr, /Read-only file system/, 'the tree is guarded')
