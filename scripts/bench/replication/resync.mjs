@@ -1,6 +1,7 @@
-// Bringing back a copy of which 1 % of the segments differ, against `rsync --checksum` on the same
-// files: seconds, and bytes that went over the veth. Both have an old copy; neither knows what
-// changed. holdfast's codes have been computed in the background, as they are on any running volume.
+// Proving and bringing back a copy, against `rsync --checksum` on the same files, of which 1 % of the
+// segments have changed: seconds, and bytes that went over the veth. holdfast's replica had the changes
+// by then, as a connected one has; so its bytes are those of the comparison, and rsync's those of both.
+// holdfast's codes have been computed in the background, as they are on any running volume.
 
 import { randomFillSync } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
@@ -118,7 +119,7 @@ const resyncRow = {
     }
     const of = (way, what) => median(seen[way].map((each) => each[what]))
     return {
-      text: `${FILES} files of ${mib} MiB, 4 KiB changed in 1 % of the 64 KiB segments`,
+      text: `${FILES} files of ${mib} MiB, 4 KiB changed in 1 % of the 64 KiB segments (holdfast: shipped before)`,
       unit: 's, MiB sent',
       values: {
         holdfast: of('holdfast', 'seconds'),
