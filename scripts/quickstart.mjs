@@ -163,6 +163,12 @@ function cleanUp() {
   }
   const mounted = fs.readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${data} `)
   if (mounted) run('umount', ['-l', data])
+  // What keeps others from the replica's tree.
+  const guards = fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
+  for (const line of guards) {
+    const at = line.split(' ')[4]
+    if (at?.startsWith(`${home}/`)) run('umount', ['-l', at])
+  }
   fs.rmSync(home, { recursive: true, force: true })
 }
 
