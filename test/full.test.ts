@@ -93,7 +93,7 @@ await t.test('full: the file system of the journal', async (t) => {
   const test: TestVolume = { volume, dir, base: `${dir}.base` }
   const ballast = await takeSpace(small.dir, 64)
   const load = { dir: join(dir, 'load'), ack: join(sandbox.root, 'full.ack'), seed: 1 }
-  const running = new Load({ ...load, seconds: 60, fsyncRate: 0.01 })
+  const running = await Load.begin({ ...load, seconds: 60, fsyncRate: 0.01 })
   const { acknowledged, error, longestMs } = await fill(join(dir, 'big'), 1024)
   t.match(error, /^ENOSPC\/ENOSPC/, `ENOSPC after ${acknowledged / MIB} MiB, fsync fails as well`)
   t.ok(acknowledged > RING_BYTES / 2, 'the ring took what the journal could not')

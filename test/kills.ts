@@ -87,7 +87,7 @@ async function oneRound({ test, chance, round, seen }: Round): Promise<string> {
     fsyncRate: chance.pick([0, 0.01, 0.05]),
   }
   mkdirSync(options.dir)
-  const load = new Load(options)
+  const load = await Load.begin(options)
   // The last round's tree goes while this one's grows: names vanish under load as well.
   const removal = attempt('rm', ['-rf', join(dir, `round-${round - 1}`)])
   await sleep(chance.between(30, 900))

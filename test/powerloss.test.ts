@@ -109,7 +109,7 @@ async function oneLoss(site: Site, chance: Chance, round: number): Promise<strin
     fsyncRate: chance.pick([0.02, 0.1, 0.3]),
   }
   mkdirSync(load.dir)
-  const running = new Load(load)
+  const running = await Load.begin(load)
   rmSync(join(dir, `round-${round - 2}`), { recursive: true, force: true })
   await sleep(chance.between(100, 1500))
   await losePower(site, chance)

@@ -28,6 +28,7 @@ export class Checkpointer {
   readonly #steps: StepDetector
   #last: Checkpoint | null = null
   #running: Promise<Checkpoint> | undefined
+  #next: Promise<Checkpoint> | undefined
   #unreliable = false
 
   constructor(options: CheckpointerOptions) {
@@ -39,9 +40,23 @@ export class Checkpointer {
     return this.#last
   }
 
-  /** Takes a checkpoint; a second call while one is taken joins it. TIMEOUT, or native errors. */
+  /**
+   * Takes a checkpoint that covers everything captured until now. Those who ask while one is under way,
+   * which may not cover it, share the next. TIMEOUT, or native errors.
+   */
   async take(): Promise<Checkpoint> {
-    this.#running ??= this.#take().finally(() => {
+    if (this.#next !== undefined) return this.#next
+    if (this.#running === undefined) return this.#begin()
+    const begin = () => {
+      this.#next = undefined
+      return this.#begin()
+    }
+    this.#next = this.#running.then(begin, begin)
+    return this.#next
+  }
+
+  #begin(): Promise<Checkpoint> {
+    this.#running = this.#take().finally(() => {
       this.#running = undefined
     })
     return this.#running

@@ -185,6 +185,8 @@ export class ProtectedVolume {
       await this.#watchGaps(stats)
       await this.#advanceRecapture()
     } catch (error) {
+      // What an orderly stop refuses is nobody's trouble.
+      if (this.#stopping !== undefined) return
       this.log.error({ error: toHoldfastError(error, 'tick') }, 'housekeeping failed')
     } finally {
       this.#advancing = false

@@ -1,7 +1,7 @@
 /** What the fault tests share: chance with a seed, the load and its judge, the daemon's death. */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { tool } from './files.js'
@@ -115,7 +115,15 @@ export class Load {
   readonly #ended: Promise<unknown>
   #output = ''
 
-  constructor(options: LoadOptions) {
+  /** Starts it; resolves when the directories that its judge asks for are there. */
+  static async begin(options: LoadOptions): Promise<Load> {
+    const load = new Load(options)
+    const begun = () => existsSync(options.ack) || load.#child.exitCode !== null
+    await until(begun, 'the load to begin')
+    return load
+  }
+
+  private constructor(options: LoadOptions) {
     this.options = options
     const { dir, ack, seed, threads = 4, seconds = 20, fsyncRate = 0.02, ops } = options
     const args = ['--dir', dir, '--ack', ack, '--seed', `${seed}`, '--threads', `${threads}`]

@@ -4,7 +4,7 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { HOLDFAST } from './files.js'
 import { attempt, type RunResult, run, start } from './run.js'
@@ -12,6 +12,8 @@ import type { Sandbox } from './sandbox.js'
 
 const NETWORK = '198.18.0'
 const PORT = 7420
+/** Characters of a log in a failure's message. */
+const LOG_SHOWN = 4000
 
 export class Host {
   readonly name: string
@@ -23,6 +25,7 @@ export class Host {
   /** Where its key, its certificate and its peers are. */
   readonly identityDirectory: string
   readonly #namespace: string
+  readonly #root: string
   /** What its programs find their places by. */
   readonly env: Record<string, string>
   #server: ChildProcess | undefined
@@ -36,8 +39,9 @@ export class Host {
     this.address = `${NETWORK}.${number}`
     this.#namespace = `hf-${id}-${name}`
     this.link = `hf${number}${id}`
-    const at = (what: string) => join(sandbox.root, name, what)
-    mkdirSync(at('.'), { recursive: true })
+    this.#root = join(sandbox.root, name)
+    const at = (what: string) => join(this.#root, what)
+    mkdirSync(this.#root, { recursive: true })
     this.env = { HOLDFAST_STATE_ROOT: at('state'), HOLDFAST_RUN_DIR: at('run') }
     this.identityDirectory = join(at('state'), '.host')
   }
@@ -72,6 +76,17 @@ export class Host {
 
   tryHoldfast(...args: string[]): Promise<RunResult> {
     return this.attempt(process.execPath, [HOLDFAST, ...args])
+  }
+
+  /** Of the daemon of a volume here. */
+  daemonPid(volume: string): number {
+    const text = readFileSync(join(this.#root, 'run', `${volume}.pid`), 'utf8')
+    return (JSON.parse(text) as { pid: number }).pid
+  }
+
+  /** What the daemon of a volume here has logged. */
+  daemonLog(volume: string): string {
+    return readFileSync(join(this.#root, 'state', volume, 'daemon.log'), 'utf8')
   }
 
   async makeNamespace(): Promise<void> {
@@ -198,6 +213,13 @@ export class Host {
     )
     await this.holdfast('peer', 'add', token.trim(), '--as', this.name)
   }
+}
+
+/** What the daemon of a volume and the servers of its replicas have logged last. */
+export function lastLogs(volume: string, primary: Host, servers: readonly Host[]): string {
+  const logs = [`primary: ${primary.daemonLog(volume).slice(-LOG_SHOWN)}`]
+  for (const { name, log } of servers) logs.push(`${name}: ${log.slice(-LOG_SHOWN)}`)
+  return logs.join('\n')
 }
 
 /** Two hosts, connected. They go away with the sandbox. */

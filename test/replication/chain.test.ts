@@ -5,7 +5,7 @@
  *
  * HOLDFAST_ROUNDS and HOLDFAST_SEED make it longer, or repeat it.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -21,7 +21,7 @@ import {
   setting,
   until,
 } from '../harness/faults.js'
-import { type Host, makeSwitched } from '../harness/hosts.js'
+import { type Host, lastLogs, makeSwitched } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { bash } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
@@ -43,10 +43,7 @@ const tree = (host: Host) => join(root(host), 'data', 'tree')
 
 const hosted = async (host: Host): Promise<HostedReplica | undefined> =>
   (await host.json<HostStatus>('replica', 'list').catch(() => undefined))?.replicas[0]
-const logs = () => {
-  const daemon = readFileSync(join(sandbox.root, 'primary', 'state', 'data', 'daemon.log'), 'utf8')
-  return `${daemon.slice(-2000)}\n${[first, second, third].map(({ name, log }) => `${name}: ${log.slice(-2500)}`).join('\n')}`
-}
+const logs = () => lastLogs('data', primary, [first, second, third])
 
 /** Waits until a replica says that it has all that was captured until now. */
 async function settled(host: Host): Promise<void> {
@@ -110,7 +107,7 @@ await t.test('chain: cut links and deaths', async (t) => {
   for (let round = 1; round <= ROUNDS; round += 1) {
     const load = { dir: join(dir, `round-${round}`), ack: join(sandbox.root, `round-${round}.ack`) }
     mkdirSync(load.dir)
-    const running = new Load({ ...load, seed: seed + round, threads: 2, seconds: 3 })
+    const running = await Load.begin({ ...load, seed: seed + round, threads: 2, seconds: 3 })
     for (let n = 0; n < 2; n += 1) {
       await sleep(chance.between(50, 700))
       const host = chance.pick([primary, first, first, second, third])

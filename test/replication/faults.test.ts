@@ -14,7 +14,7 @@ import type { Status } from '../../src/daemon/status.js'
 import { Postgres, Sqlite } from '../harness/databases.js'
 import { Chance, checkLoad, chooseSeed, kill, Load, setting } from '../harness/faults.js'
 import { tool } from '../harness/files.js'
-import { makeHosts } from '../harness/hosts.js'
+import { lastLogs, makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { attempt, type RunResult, run } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
@@ -72,7 +72,7 @@ interface Work {
   diff: Promise<RunResult> | undefined
 }
 
-function startLoad(round: number, work?: Work): Work {
+async function startLoad(round: number, work?: Work): Promise<Work> {
   const loads = work?.loads ?? []
   const name = `round-${round}-${loads.length}`
   const ack = join(sandbox.root, `${name}.ack`)
@@ -80,7 +80,7 @@ function startLoad(round: number, work?: Work): Work {
   mkdirSync(join(dir, name))
   const threads = chance.between(1, 3)
   const loadSeed = seed + round * 100 + loads.length
-  const load = new Load({
+  const load = await Load.begin({
     dir: join(dir, name),
     ack,
     seed: loadSeed,
@@ -108,8 +108,7 @@ async function startDatabases(): Promise<void> {
 }
 
 async function killDaemon(): Promise<void> {
-  const pidFile = join(sandbox.root, 'primary', 'run', 'data.pid')
-  await kill((JSON.parse(readFileSync(pidFile, 'utf8')) as { pid: number }).pid)
+  await kill(primary.daemonPid('data'))
   count('SIGKILL')
 }
 
@@ -130,7 +129,7 @@ async function killPrimary(round: number, work: Work): Promise<Work> {
     await (each === postgres ? postgres.bury() : each.kill())
   await primary.holdfast('mount', 'data')
   await startDatabases()
-  return { ...startLoad(round, work), diff: undefined }
+  return { ...(await startLoad(round, work)), diff: undefined }
 }
 
 /** One fault; everything is up again afterwards. */
@@ -245,7 +244,7 @@ async function oneRound(round: number): Promise<string> {
   await attempt('chattr', ['-R', '-i', '-a', old])
   rmSync(old, { recursive: true, force: true })
   await startDatabases()
-  let work: Work = { ...startLoad(round), diff: startDiff(round) }
+  let work: Work = { ...(await startLoad(round)), diff: startDiff(round) }
   for (let n = chance.between(2, 4); n > 0 && killed() < kills; n -= 1) {
     await sleep(chance.between(30, 900))
     work = await strike(chance.pick(CHOICE), round, work)
@@ -262,10 +261,7 @@ async function oneRound(round: number): Promise<string> {
 }
 
 /** What both sides have logged last. */
-const logs = () => {
-  const daemon = readFileSync(join(sandbox.root, 'primary', 'state', 'data', 'daemon.log'), 'utf8')
-  return `primary: ${daemon.slice(-4000)}\nreplica: ${replica.log.slice(-4000)}`
-}
+const logs = () => lastLogs('data', primary, [replica])
 
 await t.test('faults: set up', async (t) => {
   mkdirSync(dir)

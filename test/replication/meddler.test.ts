@@ -59,7 +59,7 @@ async function oneRound(round: number): Promise<string> {
   const before = meddler.total
   const below = round % 4 === 3 ? 0.5 : 0
   await meddler.order({ faults: FAULT_NAMES, every: chance.pick([2, 5, 15]), below })
-  const running = new Load(load)
+  const running = await Load.begin(load)
   for (let n = 0; meddler.total < before + FAULTS_PER_ROUND; n += 1) {
     const marker = `marker-${round}-${n}`
     writeFileSync(join(dir, marker), marker)

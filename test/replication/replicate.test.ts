@@ -4,7 +4,7 @@
  *
  * HOLDFAST_ROUNDS and HOLDFAST_SEED make it longer, or repeat it.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -21,7 +21,7 @@ import {
   setting,
   until,
 } from '../harness/faults.js'
-import { makeHosts } from '../harness/hosts.js'
+import { lastLogs, makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { run } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
@@ -47,17 +47,8 @@ const tree = join(root, 'data', 'tree')
 const mountArgs = ['mount', dir, '--ring', sandbox.rings, '--ring-size', '64M']
 
 const status = () => primary.json<Status>('status', 'data')
-const daemonPid = async () =>
-  (
-    JSON.parse(readFileSync(join(sandbox.root, 'primary', 'run', 'data.pid'), 'utf8')) as {
-      pid: number
-    }
-  ).pid
 /** What both sides have logged last. */
-const logs = () => {
-  const daemon = readFileSync(join(sandbox.root, 'primary', 'state', 'data', 'daemon.log'), 'utf8')
-  return `primary: ${daemon.slice(-3000)}\nreplica: ${replica.log.slice(-3000)}`
-}
+const logs = () => lastLogs('data', primary, [replica])
 const differences = async () => {
   const waited = await primary.tryHoldfast('wait', 'data', ...WAIT)
   if (waited.code !== 0) throw new Error(`${waited.stderr}\n${logs()}`)
@@ -93,7 +84,7 @@ await t.test('replicate: a baseline of a tree that changes all the time', async 
   rmSync(join(root, 'data'), { recursive: true })
   mkdirSync(join(dir, 'busy'))
   const load = { dir: join(dir, 'busy'), ack: join(sandbox.root, 'busy.ack'), seed, seconds: 6 }
-  const running = new Load(load)
+  const running = await Load.begin(load)
   await sleep(1500)
   await replica.startAgain()
   await primary.holdfast('replicate', 'data', '--to', 'replica')
@@ -126,7 +117,7 @@ await t.test('replicate: cut links and deaths on both sides', async (t) => {
     }
     mkdirSync(load.dir)
     rmSync(join(dir, `round-${round - 2}`), { recursive: true, force: true })
-    const running = new Load(load)
+    const running = await Load.begin(load)
     await sleep(chance.between(50, 800))
     const what = chance.pick(['link', 'replica', 'primary'] as const)
     seen[what] += 1
@@ -135,14 +126,14 @@ await t.test('replicate: cut links and deaths on both sides', async (t) => {
       await sleep(chance.between(100, 1500))
       await replica.setLink('up')
       await sleep(500)
-      await kill(await daemonPid())
+      await kill(primary.daemonPid('data'))
     } else if (what === 'replica') {
       await replica.stopServing('SIGKILL')
       await sleep(chance.between(0, 500))
       await replica.startAgain()
       await sleep(chance.between(0, 1000))
-      await kill(await daemonPid())
-    } else await kill(await daemonPid())
+      await kill(primary.daemonPid('data'))
+    } else await kill(primary.daemonPid('data'))
     await running.end()
     await primary.holdfast('mount', 'data')
     const differs = await differences()

@@ -20,7 +20,7 @@ import {
   until,
 } from '../harness/faults.js'
 import { HOLDFAST } from '../harness/files.js'
-import { makeHosts } from '../harness/hosts.js'
+import { lastLogs, makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { bash } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
@@ -73,8 +73,9 @@ const NAMED = ['--name', 'r', '--as', 'primary', ...CONFIG]
 const status = async () => (await primary.json<Status>('status', 'data')).replicas[0]
 const differences = async () => {
   const waited = await primary.tryHoldfast('wait', 'data', '--timeout', '60s')
-  const log = () => readFileSync(join(sandbox.root, 'primary/state/data/daemon.log'), 'utf8')
-  if (waited.code !== 0) throw new Error(`${waited.stderr}\n${log().slice(-3000)}\n${replica.log}`)
+  if (waited.code !== 0) {
+    throw new Error(`${waited.stderr}\n${lastLogs('data', primary, [replica])}`)
+  }
   return compareTrees(dir, tree)
 }
 const noEnds = () => until(async () => (await sshd.ends()).length === 0, 'no process to be left')

@@ -15,6 +15,7 @@ import {
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import type { ReplicaStatus } from '../../src/daemon/replica-status.js'
 import type { Status } from '../../src/daemon/status.js'
 import type { VerifyProgress } from '../../src/daemon/verification.js'
 import {
@@ -27,13 +28,15 @@ import {
   setting,
   until,
 } from '../harness/faults.js'
-import { makeHosts } from '../harness/hosts.js'
+import { lastLogs, makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { run } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 import { compareTrees } from '../harness/volume.js'
 
 const WAIT = ['--timeout', '60s']
+/** A silent connection is noticed in 10 s, and the next one may take 15 s to be tried. */
+const SHOWS_MS = 60_000
 const DIFFERS = 5
 const ROUNDS_CI = 2
 
@@ -63,24 +66,20 @@ const differences = async (...options: string[]) => {
   await applied()
   return compareTrees(dir, tree, ...options)
 }
-const daemonPid = () => {
-  const file = join(sandbox.root, 'primary', 'run', 'data.pid')
-  return (JSON.parse(readFileSync(file, 'utf8')) as { pid: number }).pid
-}
 /** The tree, by a way past its guard. */
 const past = join(sandbox.root, 'past', 'tree')
 async function openPast(): Promise<void> {
   mkdirSync(join(past, '..'), { recursive: true })
   await run('mount', ['--bind', join(root, 'data'), join(past, '..')])
 }
-/** Both hosts know each other again; else their logs are told. */
-async function reconnected(): Promise<void> {
-  const back = async () => (await status()).connection === 'connected'
-  await until(back, 'the replica to be back').catch(async (cause: unknown) => {
+/** Waits for something to be said of the replica; else the logs are told. */
+async function shows(what: string, holds: (shown: ReplicaStatus) => boolean): Promise<void> {
+  await until(async () => holds(await status()), what, SHOWS_MS).catch(async (cause: unknown) => {
     const shown = JSON.stringify(await status())
-    throw new Error(`${shown}\n${replica.log.slice(-3000)}`, { cause })
+    throw new Error(`${what}: ${shown}\n${lastLogs('data', primary, [replica])}`, { cause })
   })
 }
+const reconnected = () => shows('the replica to be back', (at) => at.connection === 'connected')
 /** `verify`, with the paths and what differs there. */
 async function verify(...flags: string[]) {
   const { code, stdout, stderr } = await primary.tryHoldfast('verify', 'data', '--json', ...flags)
@@ -196,7 +195,7 @@ await t.test('verify: under load, with damage meanwhile', async (t) => {
       seed: seed + round,
     }
     mkdirSync(load.dir)
-    const running = new Load({ ...load, threads: 2, seconds: 4 })
+    const running = await Load.begin({ ...load, threads: 2, seconds: 4 })
     await sleep(chance.between(100, 800))
     const quiet = await verify()
     t.same(quiet.list, [], `round ${round}: no false alarm`)
@@ -229,11 +228,8 @@ await t.test('verify: a guard that is taken away, and a tree in doubt', async (t
   await run('umount', [tree])
   await bash('echo by somebody >v/small; rm v/deep/a', tree)
   const before = Date.now()
-  await until(
-    async () => Date.parse((await status()).verified?.at ?? '') > before,
-    'a comparison by itself',
-  )
-  await until(async () => (await status()).copy === 'UpToDate', 'the repair')
+  await shows('a comparison by itself', (at) => Date.parse(at.verified?.at ?? '') > before)
+  await shows('the repair', ({ copy }) => copy === 'UpToDate')
   t.equal(await differences(), '')
   t.match(replica.log, /guard of the replica's tree was taken away/)
   const refused = await replica.attempt('touch', [join(tree, 'v/data')])
@@ -279,7 +275,7 @@ await t.test('resync: either side killed in the middle of it', async (t) => {
     await reconnected()
     const load = { dir: join(dir, `k${round}`), ack: join(sandbox.root, `k${round}`), seed }
     mkdirSync(load.dir)
-    const running = new Load({ ...load, threads: 1, seconds: 2 })
+    const running = await Load.begin({ ...load, threads: 1, seconds: 2 })
     await primary.holdfast('resync', 'data', '--no-wait')
     await sleep(chance.between(0, 1500))
     if (chance.pick([true, false])) {
@@ -288,12 +284,12 @@ await t.test('resync: either side killed in the middle of it', async (t) => {
       await replica.startAgain()
       await running.end()
     } else {
-      await kill(daemonPid())
+      await kill(primary.daemonPid('data'))
       await running.end()
       await primary.holdfast('mount', 'data')
     }
     await reconnected()
-    await until(async () => (await status()).copy !== 'Inconsistent', 'the resync to end')
+    await shows('the resync to end', ({ copy }) => copy !== 'Inconsistent')
     const differs = await differences()
     if (differs !== '') return void t.fail(`round ${round}: ${differs}`)
     t.same((await verify()).list, [], `round ${round}: equal`)
@@ -312,7 +308,7 @@ await t.test('resync: by itself, when the journal does not reach back', async (t
   await primary.holdfast('replicate', 'data', '--to', 'replica', '--hold', '0')
   await primary.holdfast('journal', 'prune', 'data', '--max-size', '0')
   await replica.startAgain()
-  await until(async () => (await status()).resyncs > before.resyncs, 'a resync')
+  await shows('a resync', ({ resyncs }) => resyncs > before.resyncs)
   t.equal(await differences(), '')
   const { bytesSent, copy } = await status()
   t.equal(copy, 'UpToDate')

@@ -99,7 +99,7 @@ pub fn volume_stats(handle: u32) -> Result<VolumeStats, JsError> {
         inodes: v.table.len() as u32,
         open_descriptors: v.table.descriptors() as u32,
         last_fsync_ns: read(&c.last_fsync_ns),
-        scanning: scan.running.load(Ordering::Acquire),
+        scanning: scan.is_running(),
         scan_objects: read(&scan.objects),
         scan_imaged: read(&scan.imaged),
         scan_bytes: read(&scan.bytes),

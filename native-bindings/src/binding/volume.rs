@@ -114,7 +114,7 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
     if intents > 0 {
         // In a thread: a full ring needs the drain, which starts after this function.
         let volume = volume.clone();
-        volume.scan.running.store(true, Ordering::Release);
+        volume.scan.begin().map_err(|e| system("recovering what a crash interrupted", e))?;
         background.push(std::thread::spawn(move || {
             let result = Worker::new(volume.ring.clone())
                 .and_then(|mut w| recover_intents(&volume, &mut w, &recovered.intents));
@@ -124,7 +124,7 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
                     volume.scan.errors.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            volume.scan.running.store(false, Ordering::Release);
+            volume.scan.end();
         }));
     }
     let handle = registry::add(Open {
@@ -245,7 +245,7 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
         }
     }
     *open.volume.notifier.lock() = None;
-    open.volume.scan.stop.store(true, Ordering::Relaxed);
+    open.volume.scan.stop();
     if let Some((state, thread)) = open.sweep.lock().take() {
         state.stop.store(true, Ordering::Relaxed);
         let _ = thread.join();
@@ -259,9 +259,7 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
     for thread in std::mem::take(&mut *open.background.lock()) {
         let _ = thread.join();
     }
-    while open.volume.scan.running.load(Ordering::Acquire) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    open.volume.scan.wait_for_end();
     if let Some(codes) = open.volume.codes.get() {
         // Without it the codes are computed again after a power loss.
         let _ = codes.close();
@@ -328,6 +326,10 @@ pub fn marker(handle: u32, name: String) -> Result<BigInt, JsError> {
     if name.len() > 1024 {
         return Err(fail("EINVAL", "a marker's name is at most 1024 bytes"));
     }
+    // What comes to the ring after its last record would wait there for the next start.
+    if v.scan.is_stopped() {
+        return Err(going_down());
+    }
     let header = own_header(Op::Marker, Oid::NONE);
     let mut writer = SlotWriter::new(v.ring.clone());
     let seq = writer.append(RECORD_HEADER + 16 + name.len(), v.options.ring_wait, |buf| {
@@ -376,7 +378,14 @@ pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
         codes: options.codes,
         bytes_per_s: options.bytes_per_s.max(0.0) as u64,
     };
-    scan(&open.volume, options).map_err(|e| system("starting the scan", e))
+    scan(&open.volume, options).map_err(|e| match e {
+        Errno(libc::ECANCELED) => going_down(),
+        e => system("starting the scan", e),
+    })
+}
+
+fn going_down() -> JsError {
+    fail("VOLUME_NOT_RUNNING", "the volume is being unmounted")
 }
 
 #[napi(object)]

@@ -64,8 +64,7 @@ pub fn code_data(
 ) -> Res<()> {
     let mut at = 0;
     let mut buf = vec![0; SEGMENT_BYTES as usize];
-    let stop = || v.scan.stop.load(std::sync::atomic::Ordering::Relaxed);
-    while !stop() {
+    while !v.scan.is_stopped() {
         let fd = v.table.descriptor(inode, Access::Read)?;
         let lock = inode.effect.lock();
         let st = stat_fd(raw(&fd))?;
@@ -98,7 +97,7 @@ pub fn code_data(
         };
         drop(lock);
         ScanState::count(&v.scan.bytes, read);
-        pace.take(read, stop);
+        pace.take(read, || v.scan.is_stopped());
     }
     Err(Errno(libc::ECANCELED))
 }

@@ -63,7 +63,7 @@ struct Count<'a> {
 impl Count<'_> {
     fn is_wanted(&self) -> bool {
         let scan = &self.v.scan;
-        !scan.stop.load(Ordering::Relaxed) && scan.number.load(Ordering::Acquire) == self.number
+        !scan.is_stopped() && scan.number.load(Ordering::Acquire) == self.number
     }
 
     /// All below `top`, depth first: as many descriptors as the tree is deep.

@@ -52,7 +52,7 @@ pub(super) fn state(
         if let Some(seq) = w.writer.append(len, v.options.ring_wait, &fill) {
             return Ok(seq);
         }
-        if v.scan.stop.load(std::sync::atomic::Ordering::Relaxed) {
+        if v.scan.is_stopped() {
             return Err(Errno(libc::ECANCELED));
         }
     }
@@ -170,8 +170,7 @@ pub(super) fn image_data(
     to: u64,
 ) -> Res<()> {
     let mut at = from;
-    let stop = &v.scan.stop;
-    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+    while !v.scan.is_stopped() {
         let fd = v.table.descriptor(inode, Access::Read)?;
         let _lock = inode.effect.lock();
         let st = stat_fd(raw(&fd))?;

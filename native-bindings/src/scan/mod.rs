@@ -18,12 +18,17 @@ pub use intents::recover_intents;
 pub use outside::recapture_paths;
 pub use walk::{start_scan, ScanOptions};
 
+use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::handle::FileHandle;
 use crate::interceptor::table::Inode;
 use crate::record::Oid;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often the end of a scan is looked for.
+const END_POLL: Duration = Duration::from_millis(1);
 
 /// Kinds of SCAN_BEGIN and SCAN_END.
 pub const KIND_INTENTS: u8 = 0;
@@ -38,9 +43,9 @@ pub const KIND_REPAIR: u8 = 4;
 /// Progress of a scan, for status.
 #[derive(Default)]
 pub struct ScanState {
-    pub running: AtomicBool,
+    running: AtomicBool,
     /// The volume is going down: give up.
-    pub stop: AtomicBool,
+    stop: AtomicBool,
     /// A replica may hold other bytes than the volume, here and there.
     pub differing: AtomicBool,
     pub objects: AtomicU64,
@@ -61,6 +66,49 @@ pub struct ScanState {
 }
 
 impl ScanState {
+    /// A scan may write to the ring from now on: EBUSY when one does already, ECANCELED after `stop`.
+    pub fn begin(&self) -> Res<()> {
+        if self.running.swap(true, Ordering::SeqCst) {
+            return Err(Errno(libc::EBUSY));
+        }
+        // The walk has been nowhere yet.
+        self.entered.lock().clear();
+        // Either `stop` is seen here, or `wait_for_end` sees that one runs.
+        if self.stop.load(Ordering::SeqCst) {
+            self.end();
+            return Err(Errno(libc::ECANCELED));
+        }
+        Ok(())
+    }
+
+    /// It writes nothing any more.
+    pub fn end(&self) {
+        self.entered.lock().clear();
+        self.running.store(false, Ordering::SeqCst);
+    }
+
+    /// The volume goes down: a scan that runs gives up, and none begins.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// After `stop`: from here on no scan writes to the ring.
+    pub fn wait_for_end(&self) {
+        while self.running.load(Ordering::SeqCst) {
+            std::thread::sleep(END_POLL);
+        }
+    }
+
+    /// Whether one is under way.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Whether it is to give up.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// An object is about to get a name in `dir`. Call under the directory's effect lock, before the
     /// operation: a walk that takes the note then waits for its end.
     pub fn note_entry(&self, dir: &Inode) {

@@ -33,12 +33,10 @@ pub struct ScanOptions {
     pub bytes_per_s: u64,
 }
 
-/// Starts a scan in a thread of its own. EBUSY when one runs.
+/// Starts a scan in a thread of its own. EBUSY when one runs, ECANCELED when the volume goes down.
 pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
-    if v.scan.running.swap(true, Ordering::AcqRel) {
-        return Err(Errno(libc::EBUSY));
-    }
     let s = &v.scan;
+    s.begin()?;
     for counter in [&s.objects, &s.imaged, &s.bytes, &s.errors, &s.total_objects, &s.total_bytes] {
         counter.store(0, Ordering::Relaxed);
     }
@@ -60,10 +58,12 @@ pub fn start_scan(v: &Arc<Volume>, options: ScanOptions) -> Res<()> {
         if result.is_err() {
             ScanState::count(&volume.scan.errors, 1);
         }
-        volume.scan.running.store(false, Ordering::Release);
-        volume.scan.entered.lock().clear();
+        volume.scan.end();
     };
-    std::thread::Builder::new().name("holdfast-scan".into()).spawn(run).map_err(Errno::from)?;
+    if let Err(e) = std::thread::Builder::new().name("holdfast-scan".into()).spawn(run) {
+        s.end();
+        return Err(Errno::from(e));
+    }
     if baseline {
         // Without it the walk has no known end, and goes on all the same.
         let _ = start_count(v, number);
@@ -127,7 +127,7 @@ impl<'a> Walk<'a> {
                 Err(Errno(libc::ESTALE | libc::ENOENT)) => {}
                 Err(e) => return Err(e),
             }
-            if self.v.scan.stop.load(Ordering::Relaxed) {
+            if self.v.scan.is_stopped() {
                 return Err(Errno(libc::ECANCELED));
             }
             if self.options.kind == KIND_REPAIR && self.left == 0 {

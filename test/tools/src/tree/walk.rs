@@ -100,19 +100,20 @@ impl Walk<'_> {
 
     fn content(&mut self, left: RawFd, right: RawFd, size: u64) -> Result<(), CompareError> {
         self.seen.bytes += size;
-        if self.opt.wants("data") {
-            let found = first_mismatch(left, right, size, &mut self.bufs);
-            if let Some(m) = self.fail("read", found)? {
-                let show = |b: u8| format!("{b:#04x}@{}", m.offset);
-                self.differ("data", show(m.left), show(m.right));
-            }
-        }
+        // Before anything is read: allocated but unwritten space is data to ext4 while it is cached.
         if self.opt.holes {
             let g = self.opt.hole_granularity;
             let a = self.fail("seek", data_extents(left, size, g))?;
             let b = self.fail("seek", data_extents(right, size, g))?;
             if a != b {
                 self.differ("holes", format!("{a:?}"), format!("{b:?}"));
+            }
+        }
+        if self.opt.wants("data") {
+            let found = first_mismatch(left, right, size, &mut self.bufs);
+            if let Some(m) = self.fail("read", found)? {
+                let show = |b: u8| format!("{b:#04x}@{}", m.offset);
+                self.differ("data", show(m.left), show(m.right));
             }
         }
         Ok(())
