@@ -50,7 +50,7 @@ export class Feed {
       keepAfter: (seq) => {
         replica.keepAfter = seq
       },
-      acks: noAcks(replica),
+      acks: noAcks(),
       ship: () => {},
       keepCodes: () => {},
       setDiffering: () => {},
@@ -175,17 +175,11 @@ function capturedBy(replica: Replica): CapturedView {
 }
 
 /** Nothing waits here: the primary's fsync knows its own replicas only. */
-function noAcks(replica: Replica): ReplicasOptions['acks'] {
+function noAcks(): ReplicasOptions['acks'] {
   return {
     setPolicy: () => {},
     acknowledged: () => {},
     slow: () => {},
-    report: () => ({
-      capturedSeq: capturedSeq(replica),
-      capturedBytes: 0n,
-      late: 0n,
-      slowed: 0n,
-      closeRefused: false,
-    }),
+    report: () => ({ late: 0n, closeRefused: false }),
   }
 }

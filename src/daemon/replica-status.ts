@@ -1,7 +1,7 @@
 /** What `status` says of the replicas of a volume. JSON values only. */
 
 import type { Acknowledge } from '../replication/ack-options.js'
-import { needsBaseline } from '../replication/copy-state.js'
+import { type CopyState, needsBaseline } from '../replication/copy-state.js'
 import type { ShipperState } from '../replication/ship-state.js'
 import type { BaselineStatus } from './baseline-progress.js'
 import type { CapturedView } from './captured.js'
@@ -13,7 +13,7 @@ export interface ReplicaStatus {
   ack: ReplicaOptions['ack']
   ackPaths: ReplicaOptions['ackPaths']
   connection: ShipperState['connection']
-  copy: 'UpToDate' | 'Consistent' | 'Inconsistent'
+  copy: CopyState
   sent: number
   logged: number
   applied: number

@@ -13,6 +13,7 @@ import { Shipper } from '../replication/shipper.js'
 import { Transports } from '../replication/transport.js'
 import { Acks, countClasses } from './acks.js'
 import { BaselineProgress, type BaselineStatus } from './baseline-progress.js'
+import { chooseReplicas } from './chosen.js'
 import { LagLimit } from './lag-limit.js'
 import { hostDirectory } from './places.js'
 import {
@@ -120,12 +121,11 @@ export class Replicas {
 
   /** Brings a replica, or all, back by codes. NOT_REPLICATED. */
   resync(peer?: string): void {
-    const chosen = [...this.#targets].filter(([name]) => peer === undefined || name === peer)
-    if (chosen.length === 0) {
-      const message = `the volume is not replicated${peer === undefined ? '' : ` to ${peer}`}`
-      throw new HoldfastError('NOT_REPLICATED', message, { op: 'resync' })
-    }
-    for (const [, { shipper }] of chosen) shipper.resync()
+    for (const { shipper } of this.#choose(peer, 'resync')) shipper.resync()
+  }
+
+  #choose(peer: string | undefined, op: string): Target[] {
+    return chooseReplicas(this.#targets, { peers: peer === undefined ? undefined : [peer], op })
   }
 
   /** Where its baseline is; null when none is under way. */
@@ -168,15 +168,10 @@ export class Replicas {
 
   /** NOT_REPLICATED. */
   async remove(peer: string): Promise<void> {
-    const target = this.#targets.get(peer)
-    if (target === undefined) {
-      throw new HoldfastError('NOT_REPLICATED', `the volume is not replicated to ${peer}`, {
-        op: 'replicate.stop',
-      })
-    }
+    const [target] = this.#choose(peer, 'replicate.stop')
     this.#targets.delete(peer)
     this.#configure()
-    await target.shipper.close()
+    await target?.shipper.close()
     this.#write()
     this.#settle()
   }
@@ -234,13 +229,7 @@ export class Replicas {
     waitMs: number
   }): Promise<void> {
     const { peer, seq, waitMs } = options
-    const targets = [...this.#targets.values()].filter(
-      (each) => peer === undefined || each.options.peer === peer,
-    )
-    if (targets.length === 0) {
-      const message = `the volume is not replicated${peer === undefined ? '' : ` to ${peer}`}`
-      throw new HoldfastError('NOT_REPLICATED', message, { op: 'replica.wait' })
-    }
+    const targets = this.#choose(peer, 'replica.wait')
     const lacks = ({ baseline, needs }: ShipperState) =>
       baseline || (options.for === 'applied' && needs > 0)
     const behind = () =>

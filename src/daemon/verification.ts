@@ -10,6 +10,7 @@ import { VERIFY_STALL_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import type { FoundDifference } from '../replication/replica-messages.js'
 import type { Shipper } from '../replication/shipper.js'
+import { chooseReplicas } from './chosen.js'
 
 const POLL_MS = 50
 
@@ -86,12 +87,8 @@ export class Verification {
     if (this.#running !== undefined) {
       throw new HoldfastError('BUSY', 'a comparison is under way already', { op })
     }
-    const { peers } = options
-    const chosen = participants.filter(({ peer }) => peers === undefined || peers.includes(peer))
-    if (chosen.length === 0) {
-      const to = peers === undefined ? '' : ` to ${peers.join(', ')}`
-      throw new HoldfastError('NOT_REPLICATED', `the volume is not replicated${to}`, { op })
-    }
+    const byPeer = new Map(participants.map((each) => [each.peer, each]))
+    const chosen = chooseReplicas(byPeer, { peers: options.peers, op })
     const progress: VerifyProgress = {
       state: 'scanning',
       begun: new Date().toISOString(),

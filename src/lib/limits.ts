@@ -100,6 +100,8 @@ export const REFUSALS_LOGGED_MAX = 20
 /** Pause before a connection is tried again: doubled from the first to the second, with jitter. */
 export const RECONNECT_MS_MIN = 200
 export const RECONNECT_MS_MAX = 10_000
+/** Longest wait for the end of a connection, or of an attempt to connect, that is given up. */
+export const CONNECTION_END_MS_MAX = 500
 /** Bytes sent and not yet logged at the replica; beyond, shipping waits. */
 export const SHIP_WINDOW_BYTES = 32 * MiB
 /** Bytes handed to a connection and not taken by the kernel; beyond, shipping waits for it. */

@@ -229,11 +229,8 @@ export interface AckPolicy {
 }
 
 export interface AckReport {
-  capturedSeq: bigint
-  capturedBytes: bigint
-  /** Waits that ended by `waitMs`; changes that were slowed down. */
+  /** Waits that ended by `waitMs`. */
   late: bigint
-  slowed: bigint
   /** The kernel does not ask about closes until the next mount. */
   closeRefused: boolean
 }

@@ -5,16 +5,15 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { RECONNECT_MS_MAX, RECONNECT_MS_MIN } from '../lib/limits.js'
+import { CONNECTION_END_MS_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import { VERSION } from '../lib/version.js'
 import type { Identity } from './identity.js'
 import { PROTOCOL } from './message.js'
 import { isSshPeer, type Peers, type TlsPeer } from './peers.js'
+import { Reconnect } from './reconnect.js'
 import type { ReplicaHost } from './serve.js'
 import { connectTls } from './tls.js'
-
-const CLOSE_MS_MAX = 500
 
 /** What a replica host follows: a volume of a peer. */
 export interface Follow {
@@ -60,21 +59,19 @@ export class Follower {
   async close(): Promise<void> {
     this.#stopped.abort()
     this.#hangUp()
-    await Promise.race([this.#ended, sleep(CLOSE_MS_MAX)])
+    await Promise.race([this.#ended, sleep(CONNECTION_END_MS_MAX)])
   }
 
   async #run(): Promise<void> {
     const { signal } = this.#stopped
-    let pause = RECONNECT_MS_MIN
+    const reconnect = new Reconnect()
     while (!signal.aborted) {
-      const begun = Date.now()
+      reconnect.begin()
       const error = await this.#connected().catch((thrown: unknown) =>
         toHoldfastError(thrown, 'replica.follow'),
       )
       this.#note(error)
-      if (Date.now() - begun > RECONNECT_MS_MAX) pause = RECONNECT_MS_MIN
-      await sleep(pause * (0.5 + Math.random()), undefined, { signal }).catch(() => {})
-      pause = Math.min(pause * 2, RECONNECT_MS_MAX)
+      await reconnect.pause(signal)
     }
     this.#connection = 'stopped'
   }

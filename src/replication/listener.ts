@@ -14,6 +14,7 @@ import type { Identity } from './identity.js'
 import { admit } from './introduce.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
 import type { Peers } from './peers.js'
+import { outOfTurn, unknownPeer } from './refusals.js'
 import { listenTls, type TlsServer } from './tls.js'
 
 export interface ListenerOptions {
@@ -127,7 +128,7 @@ export class Listener {
         return true
       }
       default:
-        throw new HoldfastError('PROTOCOL', `the peer sent ${header.type} out of turn`, {
+        throw outOfTurn(header, {
           op: 'replication.listen',
           hint: 'This address is for replicas that connect: holdfast replica follow.',
         })
@@ -139,12 +140,7 @@ export class Listener {
     const { peers, volume } = this.#options
     const op = 'replication.listen'
     const peer = peers.byFingerprint(fingerprint)
-    if (peer === undefined) {
-      throw new HoldfastError('PEER_UNKNOWN', 'this host does not know you', {
-        op,
-        hint: 'Introduce the hosts: holdfast peer token, holdfast peer add.',
-      })
-    }
+    if (peer === undefined) throw unknownPeer(op)
     const expected = this.#expected.get(peer.name)
     if (header.volume === volume && expected !== undefined) return expected
     // The same words whether there is such a volume or not.

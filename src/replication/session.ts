@@ -22,6 +22,7 @@ import {
   versionMismatch,
   type WirePlace,
 } from './message.js'
+import { outOfTurn, refusal, unknownPeer } from './refusals.js'
 import type { Replica } from './replica.js'
 import type { LogPlace } from './replica-messages.js'
 
@@ -45,6 +46,7 @@ export interface SessionHost {
 
 /** Bytes in WANT_MS that are more than signs of life. */
 const IDLE_BYTES_MAX = 1024
+const RECEIVING = { op: 'replication.receive' }
 
 export class Session {
   readonly #channel: Channel
@@ -121,11 +123,11 @@ export class Session {
         this.#hello(header)
         return
       case 'refuse':
-        this.#channel.close(refusal(header))
+        this.#channel.close(refusal(header, { who: 'peer', op: 'replication.accept' }))
         return
     }
     const replica = this.#replica
-    if (replica === undefined) throw outOfTurn(header.type)
+    if (replica === undefined) throw outOfTurn(header, RECEIVING)
     switch (header.type) {
       case 'reset':
         this.#since = header.at.seq
@@ -152,7 +154,7 @@ export class Session {
         replica.delay(header)
         return
       default:
-        throw outOfTurn(header.type)
+        throw outOfTurn(header, RECEIVING)
     }
   }
 
@@ -164,7 +166,7 @@ export class Session {
 
   #hello(header: HeaderOf<'hello'>): void {
     clearTimeout(this.#timer)
-    if (this.#replica !== undefined || this.#opening) throw outOfTurn(header.type)
+    if (this.#replica !== undefined || this.#opening) throw outOfTurn(header, RECEIVING)
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     const caller = this.#caller()
     this.#opening = true
@@ -177,10 +179,7 @@ export class Session {
   #caller(): Caller {
     const caller = this.#host.caller(this.#identity)
     if (caller !== undefined) return caller
-    throw new HoldfastError('PEER_UNKNOWN', 'this host does not know you', {
-      op: 'replication.accept',
-      hint: 'Introduce the hosts: holdfast peer token, holdfast peer add.',
-    })
+    throw unknownPeer('replication.accept')
   }
 
   #welcome(replica: Replica, hello: HeaderOf<'hello'>): void {
@@ -306,17 +305,4 @@ export class Session {
 
 function wirePlace(at: LogPlace | null): WirePlace | null {
   return at && { seq: Number(at.seq), chain: Buffer.from(at.chain).toString('hex') }
-}
-
-function refusal({ code, message }: HeaderOf<'refuse'>): HoldfastError {
-  return new HoldfastError('PEER_REFUSED', `the peer refuses: ${message}`, {
-    op: 'replication.accept',
-    details: { code },
-  })
-}
-
-function outOfTurn(type: string): HoldfastError {
-  return new HoldfastError('PROTOCOL', `the peer sent ${type} out of turn`, {
-    op: 'replication.receive',
-  })
 }

@@ -9,11 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
+  CONNECTION_END_MS_MAX,
   DIFFERENCES_TOLD_MAX,
   PEER_SILENCE_MS_MAX,
   RATE_PAUSE_MS_MAX,
-  RECONNECT_MS_MAX,
-  RECONNECT_MS_MIN,
   SHIP_BUFFER_BYTES,
   SHIP_FRAMES_PER_TURN,
   SHIP_WINDOW_BYTES,
@@ -25,7 +24,8 @@ import { Channel } from './channel.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
 import { chainAt } from './place.js'
 import { RateLimit } from './rate.js'
-import { refusal, unexpected } from './refusals.js'
+import { Reconnect } from './reconnect.js'
+import { unexpected } from './refusals.js'
 import { Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
 import { Sender } from './sender.js'
@@ -34,7 +34,6 @@ import type { Horizon, Wish } from './shipped-volume.js'
 
 /** How often a baseline that has to be begun, or has failed, is looked at. */
 const BASELINE_POLL_MS = 200
-const CLOSE_MS_MAX = 500
 /** Messages that wait for their turn; a replica says so many things at a time only when it misbehaves. */
 const INBOX_MESSAGES_MAX = 16
 
@@ -63,8 +62,7 @@ export class Shipper {
   #baselineAfter = 0n
   #wished: Wish | undefined
   #told: Horizon | undefined
-  /** The replica's tree has come further over this connection: it was a good one. */
-  #progress = false
+  readonly #reconnect = new Reconnect()
 
   constructor(options: ShipperOptions) {
     this.#options = options
@@ -152,7 +150,7 @@ export class Shipper {
     )
     this.#wake()
     // An attempt to connect ends in its own time.
-    await Promise.race([this.#ended, sleep(CLOSE_MS_MAX)])
+    await Promise.race([this.#ended, sleep(CONNECTION_END_MS_MAX)])
     await this.#options.transport.close()
     await this.#journal.close()
   }
@@ -166,22 +164,18 @@ export class Shipper {
   }
 
   async #run(): Promise<void> {
-    let pause = RECONNECT_MS_MIN
-    while (!this.#stopped.signal.aborted) {
-      const begun = Date.now()
-      this.#progress = false
+    const { signal } = this.#stopped
+    while (!signal.aborted) {
+      this.#reconnect.begin()
       try {
         await this.#connected()
       } catch (error) {
         this.#note(toHoldfastError(error, 'replication.ship'))
       }
-      if (this.#stopped.signal.aborted) break
-      if (this.#progress || Date.now() - begun > RECONNECT_MS_MAX) pause = RECONNECT_MS_MIN
-      const { signal } = this.#stopped
+      if (signal.aborted) break
       // Waiting for the other side costs nothing.
-      if (this.#options.transport.listens) pause = RECONNECT_MS_MIN
-      await sleep(pause * (0.5 + Math.random()), undefined, { signal }).catch(() => {})
-      pause = Math.min(pause * 2, RECONNECT_MS_MAX)
+      if (this.#options.transport.listens) this.#reconnect.good()
+      await this.#reconnect.pause(signal)
     }
     this.#set('stopped')
   }
@@ -263,7 +257,7 @@ export class Shipper {
     for (;;) {
       const news = this.#news()
       const [message] = inbox.splice(0, 1)
-      if (message?.header.type === 'refuse') throw refusal(message.header)
+      if (message?.header.type === 'refuse') throw unexpected(message)
       if (message !== undefined) return message
       const error = closed()
       if (error !== undefined) throw error
@@ -307,11 +301,11 @@ export class Shipper {
       if (this.#baselineAfter === 0n) this.#baselineAfter = BigInt(header.applied)
       return this.#tell(channel)
     }
-    await this.#reset(channel, plan.reason)
+    this.#reset(channel, plan.reason)
   }
 
   /** The replica forgets its log, and a baseline follows. */
-  async #reset(channel: Channel, reason: string): Promise<void> {
+  #reset(channel: Channel, reason: string): void {
     const { log, peer } = this.#options
     log.info({ peer, reason, codes: this.#tree }, 'a baseline begins')
     this.#resync = false
@@ -388,7 +382,7 @@ export class Shipper {
     }
     this.#journal.refresh()
     let frames = 0
-    const { end, authorised } = this.#options.volume.horizon(this.#end)
+    const told = this.#options.volume.horizon(this.#end)
     for (const frame of this.#journal.frames({ from: sent + 1n })) {
       if (!channel.isOpen) return false
       if (frame.firstSeq !== this.#sender.positions.sent + 1n) {
@@ -398,11 +392,9 @@ export class Shipper {
       }
       // The journal may have grown beyond what was announced here.
       if (frame.lastSeq > this.#end) this.#end = frame.lastSeq
-      const end = Number(this.#end)
       const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
-      const told = { end: Number(end), authorised: Number(authorised), unsent }
-      const header = { type: 'frame', ...told } as const
-      const more = channel.send(header, Buffer.from(frame.bytes))
+      const header = { end: Number(this.#end), authorised: Number(told.authorised), unsent }
+      const more = channel.send({ type: 'frame', ...header }, Buffer.from(frame.bytes))
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
       frames += 1
@@ -410,7 +402,7 @@ export class Shipper {
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
       if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
-    if (frames > 0) this.#told = { end, authorised }
+    if (frames > 0) this.#told = told
     if (frames > 0) this.#options.onChange(this.state)
     // Nothing read although the journal has grown: what was announced is not visible yet.
     else await sleep(1)
@@ -439,7 +431,8 @@ export class Shipper {
   #ack(header: HeaderOf<'ack'>): void {
     const { applied } = this.#sender.positions
     this.#sender.ack(header)
-    if (!this.#sender.baseline && this.#sender.positions.applied > applied) this.#progress = true
+    // The replica's tree has come further over this connection: it was a good one.
+    if (!this.#sender.baseline && this.#sender.positions.applied > applied) this.#reconnect.good()
     this.#options.onChange(this.state)
   }
 }

@@ -45,15 +45,18 @@ const hosted = async (host: Host): Promise<HostedReplica | undefined> =>
   (await host.json<HostStatus>('replica', 'list').catch(() => undefined))?.replicas[0]
 const logs = () => lastLogs('data', primary, [first, second, third])
 
+/** Its exit code says what its copy is worth: what it prints is all that is asked for here. */
+async function listed(host: Host): Promise<HostedReplica | undefined> {
+  const { stdout } = await host.tryHoldfast('replica', 'list', '--json')
+  return stdout === '' ? undefined : (JSON.parse(stdout) as HostStatus).replicas[0]
+}
+
 /** Waits until a replica says that it has all that was captured until now. */
 async function settled(host: Host): Promise<void> {
   const { captured } = await primary.json<Status>('status', 'data')
   let last: HostedReplica | undefined
   const there = async () => {
-    // Its exit code says what its copy is worth: what it prints is all that is asked for here.
-    const { stdout } = await host.tryHoldfast('replica', 'list', '--json')
-    if (stdout === '') return false
-    last = (JSON.parse(stdout) as HostStatus).replicas[0]
+    last = await listed(host)
     return last !== undefined && last.applied >= captured.seq && !last.baseline
   }
   await until(there, `${host.name} to have seq ${captured.seq}`, WAIT_MS).catch((error: Error) => {

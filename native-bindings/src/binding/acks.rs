@@ -67,22 +67,16 @@ pub fn slow_writers(handle: u32, on: bool) -> Result<(), JsError> {
 
 #[napi(object)]
 pub struct AckReport {
-    pub captured_seq: BigInt,
-    pub captured_bytes: BigInt,
     pub late: BigInt,
-    pub slowed: BigInt,
     pub close_refused: bool,
 }
 
 #[napi]
 pub fn ack_report(handle: u32) -> Result<AckReport, JsError> {
     let open = registry::get(handle)?;
-    let (ring, acks) = (&open.volume.ring, &open.volume.acks);
+    let acks = &open.volume.acks;
     Ok(AckReport {
-        captured_seq: ring.captured_seq().into(),
-        captured_bytes: ring.captured_bytes().into(),
         late: acks.late.load(Ordering::Relaxed).into(),
-        slowed: acks.slowed.load(Ordering::Relaxed).into(),
         close_refused: acks.close_refused(),
     })
 }

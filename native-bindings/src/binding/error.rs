@@ -1,6 +1,8 @@
 //! Errors for JavaScript: a stable code, and a text that says what and where.
 
 use crate::interceptor::errno::Errno;
+use napi::bindgen_prelude::Buffer;
+use std::ffi::CString;
 
 /// An error with a code that JavaScript can look at.
 pub type JsError = napi::Error<String>;
@@ -14,6 +16,11 @@ pub fn fail(code: &str, what: impl std::fmt::Display) -> JsError {
 pub fn system(what: &str, e: impl Into<Errno>) -> JsError {
     let e: Errno = e.into();
     fail(errno_name(e.0), format!("{what}: {e}"))
+}
+
+/// A path from JavaScript. EINVAL for what no path can be.
+pub fn c_path(bytes: &Buffer, what: &str) -> Result<CString, JsError> {
+    CString::new(bytes.as_ref()).map_err(|_| fail("EINVAL", format!("{what} has a zero byte")))
 }
 
 /// Names of the errnos that are told apart by callers.

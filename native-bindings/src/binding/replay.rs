@@ -1,6 +1,6 @@
 //! Replay, and checksums.
 
-use super::error::{fail, system, JsError};
+use super::error::{c_path, fail, system, JsError};
 use crate::replay::{
     Difference, Position, ReplayError, ReplayOptions, Replayer, Start, BASELINE_AWAITED,
     BASELINE_OWN,
@@ -10,7 +10,6 @@ use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -117,8 +116,7 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
     let tree = match options.beneath {
         None => None,
         Some(directory) => {
-            let directory = CString::new(directory.to_vec())
-                .map_err(|_| fail("EINVAL", "beneath has a zero byte"))?;
+            let directory = c_path(&directory, "beneath")?;
             let (tree, _) = clone_tree(&directory)
                 .map_err(|e| system("opening the directory of the replica", e))?;
             let base = PathBuf::from(format!("/proc/self/fd/{}", tree.as_raw_fd()));
@@ -153,15 +151,13 @@ fn path_of(bytes: &Buffer) -> PathBuf {
 /// Keeps others from changing a replica's tree by its path.
 #[napi]
 pub fn guard_tree(path: Buffer) -> Result<(), JsError> {
-    let path = CString::new(path.to_vec()).map_err(|_| fail("EINVAL", "path has a zero byte"))?;
-    guard(&path).map_err(|e| system("guarding the tree", e))
+    guard(&c_path(&path, "path")?).map_err(|e| system("guarding the tree", e))
 }
 
 /// Ends that.
 #[napi]
 pub fn unguard_tree(path: Buffer) -> Result<(), JsError> {
-    let path = CString::new(path.to_vec()).map_err(|_| fail("EINVAL", "path has a zero byte"))?;
-    detach(&path, true).map_err(|e| system("ending the guard of the tree", e))
+    detach(&c_path(&path, "path")?, true).map_err(|e| system("ending the guard of the tree", e))
 }
 
 #[napi]

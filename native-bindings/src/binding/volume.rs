@@ -1,6 +1,6 @@
 //! Opening, mounting, holding and closing volumes.
 
-use super::error::{fail, system, JsError};
+use super::error::{c_path, fail, system, JsError};
 use super::registry::{self, Open};
 use crate::capture::ring::Found;
 use crate::capture::{Ring, RingIdentity, SlotWriter};
@@ -53,10 +53,6 @@ pub struct OpenVolumeResult {
     pub intents: u32,
 }
 
-fn path(bytes: &Buffer, what: &str) -> Result<CString, JsError> {
-    CString::new(bytes.as_ref()).map_err(|_| fail("EINVAL", format!("{what} has a zero byte")))
-}
-
 fn exact<const N: usize>(bytes: &Buffer, what: &str) -> Result<[u8; N], JsError> {
     bytes.as_ref().try_into().map_err(|_| fail("EINVAL", format!("{what} must be {N} bytes")))
 }
@@ -69,8 +65,8 @@ fn u64_of(n: &BigInt) -> u64 {
 pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsError> {
     let uuid = exact::<16>(&options.uuid, "uuid")?;
     let chain = exact::<8>(&options.last_chain, "lastChain")?;
-    let backing = path(&options.backing, "backing")?;
-    let mountpoint = path(&options.mountpoint, "mountpoint")?;
+    let backing = c_path(&options.backing, "backing")?;
+    let mountpoint = c_path(&options.mountpoint, "mountpoint")?;
     let last = u64_of(&options.last_seq);
 
     let (tree, root) =

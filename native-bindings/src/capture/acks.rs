@@ -73,9 +73,8 @@ pub struct Acks {
     lock: Mutex<()>,
     changed: Condvar,
     eased: Condvar,
-    /// Waits that ended by their own deadline; changes that were slowed down.
+    /// Waits that ended by their own deadline.
     pub late: AtomicU64,
-    pub slowed: AtomicU64,
 }
 
 impl Acks {
@@ -146,7 +145,6 @@ impl Acks {
     /// Waits until changes are slowed down no more, but not long.
     pub fn ease(&self) {
         let deadline = Instant::now() + SLOW_WAIT_MAX;
-        self.slowed.fetch_add(1, Ordering::Relaxed);
         let mut guard = self.lock.lock();
         while self.points.load(Ordering::SeqCst) & point::SLOW != 0 {
             if self.eased.wait_until(&mut guard, deadline).timed_out() {

@@ -10,7 +10,7 @@ mod sweep;
 pub use store::CodeStore;
 pub use sweep::{start_sweep, SweepState};
 
-use crate::record::{CODE_BYTES, SEGMENT_BYTES};
+use crate::record::{u64_at, CODE_BYTES, SEGMENT_BYTES};
 
 /// Bits that `store` needs for itself.
 const STATE_MASK: u64 = 3;
@@ -25,12 +25,7 @@ impl Code {
         debug_assert!(bytes.len() as u64 <= SEGMENT_BYTES);
         let hash = blake3::hash(without_zeros_at_end(bytes));
         let b = hash.as_bytes();
-        let word = |at: usize| {
-            let mut w = [0; 8];
-            w.copy_from_slice(&b[at..at + 8]);
-            u64::from_le_bytes(w)
-        };
-        Self([word(0), word(8) & !STATE_MASK])
+        Self([u64_at(b, 0), u64_at(b, 8) & !STATE_MASK])
     }
 
     pub fn bytes(self) -> [u8; CODE_BYTES] {

@@ -8,7 +8,7 @@
 
 use super::{segments, Code, STATE_MASK};
 use crate::boot::boot_id;
-use crate::record::{Oid, SEGMENT_BYTES};
+use crate::record::{u64_at, Oid, SEGMENT_BYTES};
 use parking_lot::Mutex;
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -154,13 +154,7 @@ impl CodeStore {
     fn read_header(file: &File) -> Option<[u64; 8]> {
         let mut bytes = [0; 64];
         std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0).ok()?;
-        let mut out = [0; 8];
-        for (word, b) in out.iter_mut().zip(bytes.chunks_exact(8)) {
-            let mut w = [0; 8];
-            w.copy_from_slice(b);
-            *word = u64::from_le_bytes(w);
-        }
-        Some(out)
+        Some(std::array::from_fn(|i| u64_at(&bytes, i * 8)))
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
@@ -297,12 +291,7 @@ impl Drop for CodeStore {
 }
 
 fn words(bytes: &[u8; 16]) -> [u64; 2] {
-    let word = |at: usize| {
-        let mut w = [0; 8];
-        w.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_le_bytes(w)
-    };
-    [word(0), word(8)]
+    [u64_at(bytes, 0), u64_at(bytes, 8)]
 }
 
 #[cfg(test)]

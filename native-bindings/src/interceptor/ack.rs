@@ -217,12 +217,4 @@ impl Volume {
             }
         });
     }
-
-    fn nodeid(&self, inode: &Arc<Inode>) -> u64 {
-        if Arc::ptr_eq(inode, &self.root) {
-            k::ROOT_ID
-        } else {
-            inode.nodeid()
-        }
-    }
 }

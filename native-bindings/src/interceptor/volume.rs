@@ -233,6 +233,15 @@ impl Volume {
         }
     }
 
+    /// What the kernel calls an object.
+    pub fn nodeid(&self, inode: &Arc<Inode>) -> u64 {
+        if Arc::ptr_eq(inode, &self.root) {
+            crate::transport::abi::ROOT_ID
+        } else {
+            inode.nodeid()
+        }
+    }
+
     /// A directory's descriptor, for operations on names in it.
     pub fn dir_fd(&self, inode: &Arc<Inode>) -> Res<Arc<OwnedFd>> {
         self.table.descriptor(inode, Access::Read)
@@ -260,7 +269,7 @@ impl Volume {
     /// The answer that tells the kernel of an object.
     pub fn entry(&self, inode: &Arc<Inode>, st: &Stat) -> EntryOut {
         EntryOut {
-            nodeid: if Arc::ptr_eq(inode, &self.root) { 1 } else { inode.nodeid() },
+            nodeid: self.nodeid(inode),
             generation: inode.oid.gen,
             entry_valid: self.valid_s(),
             attr_valid: self.valid_s(),

@@ -50,7 +50,8 @@ pub(super) fn u32_at(b: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
 }
 
-pub(super) fn u64_at(b: &[u8], at: usize) -> u64 {
+/// The little-endian word at byte `at`.
+pub fn u64_at(b: &[u8], at: usize) -> u64 {
     let mut v = [0; 8];
     v.copy_from_slice(&b[at..at + 8]);
     u64::from_le_bytes(v)

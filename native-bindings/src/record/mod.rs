@@ -8,7 +8,8 @@ mod encode;
 mod frame;
 
 pub use decode::{
-    Bytes, Creation, Cursor, DecodeError, Fields, ImageDir, ImagePayload, RecordView, Records,
+    u64_at, Bytes, Creation, Cursor, DecodeError, Fields, ImageDir, ImagePayload, RecordView,
+    Records,
 };
 pub use encode::{crc_of_sealed, seal, Encoder};
 pub use frame::{chain_of, seal_frame, seal_frame_with, FrameHeader, FrameView};

@@ -125,7 +125,7 @@ fn recapture_last(
     name: &[u8],
     pass: Pass,
 ) -> Res<bool> {
-    let parent_id = if Arc::ptr_eq(parent, &v.root) { 1 } else { parent.nodeid() };
+    let parent_id = v.nodeid(parent);
     let dir = v.dir_fd(parent)?;
     let found = super::image::entry(v, raw(&dir), name).ok();
     let known = found.as_ref().and_then(|e| v.table.find(e.oid));
