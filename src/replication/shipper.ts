@@ -382,7 +382,7 @@ export class Shipper {
     }
     this.#journal.refresh()
     let frames = 0
-    const told = this.#options.volume.horizon(this.#end)
+    let told = this.#options.volume.horizon(this.#end)
     for (const frame of this.#journal.frames({ from: sent + 1n })) {
       if (!channel.isOpen) return false
       if (frame.firstSeq !== this.#sender.positions.sent + 1n) {
@@ -392,9 +392,13 @@ export class Shipper {
       }
       // The journal may have grown beyond what was announced here.
       if (frame.lastSeq > this.#end) this.#end = frame.lastSeq
+      // A replica's own log may end before what it knows of its primary's.
+      told = { ...told, end: higher(told.end, this.#end) }
       const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
-      const header = { end: Number(this.#end), authorised: Number(told.authorised), unsent }
-      const more = channel.send({ type: 'frame', ...header }, Buffer.from(frame.bytes))
+      const more = channel.send(
+        { type: 'frame', end: Number(told.end), authorised: Number(told.authorised), unsent },
+        Buffer.from(frame.bytes),
+      )
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
       frames += 1

@@ -5,6 +5,7 @@
  *
  * HOLDFAST_ROUNDS and HOLDFAST_SEED make it longer, or repeat it.
  */
+import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -27,6 +28,8 @@ import { bash } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 import { compareTrees } from '../harness/volume.js'
 
+const SLOW_MBIT = 8
+const SLOW_BYTES = 8 << 20
 const ROUNDS = setting('HOLDFAST_ROUNDS', 2)
 const WAIT_MS = 90_000
 const seed = chooseSeed()
@@ -102,6 +105,23 @@ await t.test('chain: two replicas, and one of them feeds a third', async (t) => 
   const end = (await hosted(third))?.end ?? 0
   t.ok(end >= captured.seq, `the third knows the end of the primary's journal: ${end}`)
   t.match(await hosted(third), { primary: 'first', copy: 'UpToDate', problem: null })
+})
+
+await t.test('chain: the end knows of what the middle has not got yet', async (t) => {
+  await primary.throttle(SLOW_MBIT)
+  writeFileSync(join(dir, 'slow'), randomBytes(SLOW_BYTES))
+  const { captured } = await primary.json<Status>('status', 'data')
+  let behind = 0
+  for (;;) {
+    const shown = await listed(third)
+    if (shown === undefined || shown.applied >= captured.seq) break
+    if (shown.end < captured.seq) continue
+    behind += 1
+    if (shown.copy === 'UpToDate') return void t.fail(JSON.stringify(shown))
+  }
+  t.ok(behind > 0, `${behind} times it was asked and said that it was behind`)
+  await primary.throttle(undefined)
+  t.equal(await differences(first, second, third), '')
 })
 
 await t.test('chain: cut links and deaths', async (t) => {
