@@ -11,7 +11,7 @@ import t from 'tap'
 import type { HostStatus } from '../../src/daemon/replica-host.js'
 import type { Status } from '../../src/daemon/status.js'
 import { until } from '../harness/faults.js'
-import { HOLDFAST } from '../harness/files.js'
+import { HOLDFAST, projectFile } from '../harness/files.js'
 import { type Host, makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
 import { openSandbox } from '../harness/sandbox.js'
@@ -83,14 +83,9 @@ await t.test(
 await t.test('replicate: a bar on a terminal; a baseline that stands still is told', async (t) => {
   await primary.holdfast('replicate', 'data', '--stop', 'replica')
   await primary.setLink('down')
-  const command = `${process.execPath} ${HOLDFAST} replicate data --to replica`
-  const env = {
-    HOLDFAST_STATE_ROOT: join(sandbox.root, 'primary', 'state'),
-    HOLDFAST_RUN_DIR: join(sandbox.root, 'primary', 'run'),
-  }
-  // script(1) gives it a terminal, and passes Ctrl-C on to it.
-  const shell = spawn('script', ['-qec', command, '/dev/null'], {
-    env: { ...process.env, ...env },
+  const command = [process.execPath, HOLDFAST, 'replicate', 'data', '--to', 'replica']
+  const shell = spawn('python3', [projectFile('test/harness/terminal.py'), ...command], {
+    env: { ...process.env, ...primary.env },
   })
   const ended = once(shell, 'close')
   let seen = ''
@@ -101,7 +96,7 @@ await t.test('replicate: a bar on a terminal; a baseline that stands still is to
     pressed ||= seen.includes('░')
   })
   const [code] = await ended
-  t.equal(code, 1)
+  t.equal(code, 1, seen)
   t.match(seen, /baseline to replica .*░/, 'the bar')
   t.match(seen, /not waiting any longer; the baseline goes on/)
   await primary.setLink('up')
