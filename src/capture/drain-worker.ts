@@ -52,8 +52,8 @@ let syncUpTo = 0n
 let shipping = false
 let nextReport = 0
 let unwritten = 0
-let committed = 0n
-let durable = 0n
+let committed = journal.end().lastSeq
+let durable = committed
 let nextSync = Date.now() + SYNC_INTERVAL_MS
 let nextPrune = Date.now() + PRUNE_INTERVAL_MS
 
@@ -239,7 +239,8 @@ function applyRetention(): void {
 function drain(): void {
   while (!abandoned) {
     readMailbox()
-    const wait = held.length === 0 ? DRAIN_WAIT_MS : Math.max(0, commitBy - Date.now())
+    const idle = held.length === 0 ? DRAIN_WAIT_MS : Math.max(0, commitBy - Date.now())
+    const wait = syncUpTo > durable ? 0 : idle
     const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, wait)
     hold(taken.frames)
     const ahead = taken.flushWanted && flushAhead(taken.frames)

@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads'
 import type { JournalMeta } from '../journal/meta.js'
 import type { PruneResult, Retention } from '../journal/prune.js'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
+import { native } from '../lib/native.js'
 import type { DrainMessage, DrainOptions, DrainReport, DrainRequest } from './messages.js'
 
 export interface DrainEvents {
@@ -24,6 +25,7 @@ export class Drain {
   readonly opened: Promise<void>
   /** Resolves when the volume is stopped and everything is journaled. */
   readonly drained: Promise<void>
+  readonly #handle: number
   readonly #worker: Worker
   readonly #waiting = new Map<number, (message: DrainMessage & { kind: 'reply' }) => void>()
   #last: DrainReport | undefined
@@ -31,6 +33,7 @@ export class Drain {
   #closed = false
 
   constructor(options: DrainOptions, events: DrainEvents) {
+    this.#handle = options.handle
     this.#worker = new Worker(new URL('./drain-worker.js', import.meta.url), {
       name: 'drain',
       workerData: options,
@@ -128,6 +131,8 @@ export class Drain {
         else reject(HoldfastError.from(error))
       })
       this.#worker.postMessage({ ...request, id })
+      // Its mailbox is looked at between two takes: it is not to wait for records first.
+      native.callDrain(this.#handle)
     })
   }
 }

@@ -253,6 +253,8 @@ export interface Native {
    * bytes stay valid until the next call.
    */
   takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult
+  /** Ends the wait of `takeFrames`, or of the next one. */
+  callDrain(handle: number): void
   /** All frames up to `seq` are in the journal and outlive the process: trims the ring. */
   committed(handle: number, seq: bigint): void
   /** All frames up to `seq` are durable in the journal: wakes waiting fsyncs. */

@@ -53,6 +53,12 @@ pub fn take_spans(handle: u32, max_bytes: f64, wait_ms: u32) -> Result<TakeSpans
 }
 
 #[napi]
+pub fn call_drain(handle: u32) -> Result<(), JsError> {
+    registry::get(handle)?.volume.ring.call_drain();
+    Ok(())
+}
+
+#[napi]
 pub fn committed(handle: u32, seq: BigInt) -> Result<(), JsError> {
     registry::get(handle)?.volume.ring.committed_up_to(seq.get_u64().1);
     Ok(())

@@ -29,6 +29,8 @@ pub struct DrainState {
 #[derive(Default)]
 pub struct Signal {
     stopping: bool,
+    /// There is something for the drain besides records.
+    called: bool,
     /// errno for which the journal takes no frames; 0: it does.
     error: i32,
 }
@@ -75,7 +77,13 @@ impl Ring {
         self.wake_drain.notify_one();
     }
 
-    /// Waits up to `wait` for `max` bytes, an fsync or the end; takes what is there.
+    /// Ends the wait of a `take`, or of the next one.
+    pub fn call_drain(&self) {
+        self.signal.lock().called = true;
+        self.wake_drain.notify_one();
+    }
+
+    /// Waits up to `wait` for `max` bytes, an fsync, a call or the end; takes what is there.
     ///
     /// The frames stay valid until the next `take`; at most one take is under way.
     pub fn take(&self, max: usize, wait: Duration) -> Taken {
@@ -91,7 +99,7 @@ impl Ring {
                 out.flush_wanted = self.flush_wanted.load(Ordering::SeqCst) > self.journaled_seq();
                 let enough = self.pending_bytes.load(Ordering::Relaxed) >= max as u64;
                 let ship = self.ship_wanted.load(Ordering::SeqCst) >= next;
-                if enough || ship || out.flush_wanted || s.stopping {
+                if enough || ship || out.flush_wanted || s.stopping || s.called {
                     break;
                 }
                 if self.wake_drain.wait_until(&mut s, deadline).timed_out() {
@@ -99,6 +107,7 @@ impl Ring {
                 }
             }
             self.drain_waits.store(false, Ordering::SeqCst);
+            s.called = false;
             out.stopped = s.stopping;
         }
         self.pack(max, &mut out);
