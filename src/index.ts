@@ -36,12 +36,21 @@ export type { CallOptions, PruneReply, PruneRequest } from './daemon/client.js'
 export type { StartSummary } from './daemon/launch.js'
 export type { VolumeConfig, VolumeOptions } from './daemon/registry.js'
 export type { ReplayResult } from './daemon/replay.js'
+export {
+  createSnapshot,
+  destroySnapshot,
+  findSnapshot,
+  listSnapshots,
+  type Snapshot,
+  type SnapshotRequest,
+} from './daemon/snapshots.js'
 export type { Position, Status, VolumeState } from './daemon/status.js'
 export type { Change } from './journal/change.js'
 export type { Problem, VerifyReport } from './journal/verify.js'
 export { type ErrorCode, type ErrorReport, ExitCode, HoldfastError } from './lib/errors.js'
 export { printable } from './lib/printable.js'
 export { VERSION } from './lib/version.js'
+export type { Certificate } from './snapshot/certificate.js'
 
 export interface MountOptions {
   /** Directory to protect, or the name of a volume to start again. */

@@ -10,7 +10,9 @@ if (port === null) throw new Error('chores run in a worker thread only')
 /** Byte names cross threads as Uint8Arrays; the module wants Buffers. */
 function revive(value: unknown): unknown {
   if (value instanceof Uint8Array) return Buffer.from(value)
-  return Array.isArray(value) ? value.map(revive) : value
+  if (Array.isArray(value)) return value.map(revive)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, revive(each)]))
 }
 
 port.on('message', ({ id, name, args }: ChoreRequest) => {

@@ -7,7 +7,7 @@ import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import type { Native } from '../lib/native.js'
 
 /** The calls that may take long. */
-export type ChoreName = 'syncBacking' | 'recapturePaths' | 'unmountVolume' | 'startScan'
+export type ChoreName = 'syncBacking' | 'recapturePaths' | 'unmountVolume' | 'takeCut' | 'writeOut'
 
 export interface ChoreRequest {
   id: number

@@ -10,6 +10,7 @@ import { addPeerCommands } from './commands/peer.js'
 import { addRecaptureCommand } from './commands/recapture.js'
 import { addReplicaCommands } from './commands/replica.js'
 import { addReplicateCommands } from './commands/replicate.js'
+import { addSnapshotCommands } from './commands/snapshot.js'
 import { addStatusCommands } from './commands/status.js'
 import { addVerifyCommands } from './commands/verify.js'
 import { exitOnClosedPipe, print, printJson, reportError } from './output.js'
@@ -33,6 +34,7 @@ Examples:
   holdfast mount /srv/data             protect a directory in place
   holdfast status data --watch         follow it
   holdfast journal tail data -f        who changes what
+  holdfast snapshot create data        one instant, for later
   holdfast unmount data                stop protecting it
   holdfast doctor /srv/data            is this machine ready?`,
     )
@@ -40,6 +42,7 @@ Examples:
   addStatusCommands(program)
   addJournalCommands(program)
   addRecaptureCommand(program)
+  addSnapshotCommands(program)
   addPeerCommands(program)
   addReplicateCommands(program)
   addVerifyCommands(program)

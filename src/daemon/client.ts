@@ -3,7 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { HoldfastError } from '../lib/errors.js'
 import { CONTROL_TIMEOUT_MS, STOP_TIMEOUT_MS } from '../lib/limits.js'
 import type { Acknowledge } from '../replication/ack-options.js'
+import type { Member } from '../snapshot/certificate.js'
 import { type CallOptions, callControl } from './call.js'
+import type { CutRequest } from './cutter.js'
 import { runningDaemon } from './lock.js'
 import { socketPath } from './places.js'
 import type { ReplicaRequest } from './replica-options.js'
@@ -40,6 +42,9 @@ export interface VerifyRequest {
   repair?: boolean
   bytesPerS?: number
 }
+
+/** As in a certificate: ns as decimal strings. */
+export type CutReply = Omit<Member, 'volume' | 'uuid'>
 
 export interface WaitReply {
   seq: number
@@ -139,6 +144,12 @@ export class ControlClient {
   /** Holds I/O for at most `maxMs`; `startNs` is CLOCK_MONOTONIC as a decimal string. */
   hold(maxMs: number, options?: CallOptions): Promise<{ seq: number; startNs: string }> {
     return this.#call('POST', '/v1/hold', { maxMs }, options)
+  }
+
+  /** Takes the volume's part in a cut. */
+  cut(request: CutRequest, options?: CallOptions): Promise<CutReply> {
+    const timeoutMs = request.gatherMs + request.maxHoldMs + CONTROL_TIMEOUT_MS
+    return this.#call('POST', '/v1/cut', request, { timeoutMs, ...options })
   }
 
   /** Ends a hold; HOLD_EXPIRED when its deadline had passed. */

@@ -3,9 +3,9 @@
  * kernel frees it when its holder dies, however it dies, so it is never stale. Abstract names belong
  * to a network namespace; the pid file covers daemons in another one.
  */
-import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import type { Server } from 'node:net'
+import { takeLock } from '../lib/abstract-lock.js'
 import { HoldfastError } from '../lib/errors.js'
 import { pidPath, runDirectory } from './places.js'
 import type { Volume } from './registry.js'
@@ -58,16 +58,11 @@ export class VolumeLock {
 }
 
 async function bindName(name: string, stateDirectory: string): Promise<Server> {
-  const hash = createHash('sha256').update(stateDirectory).digest('hex').slice(0, 32)
-  const server = createServer((connection) => connection.destroy())
-  server.unref()
-  return new Promise((resolve, reject) => {
-    server.once('error', (cause) => {
-      const pid = runningDaemon(name)?.pid
-      reject(runningError(name, pid, cause))
-    })
-    server.listen(`\0holdfast-${hash}`, () => resolve(server))
-  })
+  try {
+    return await takeLock('volume', stateDirectory)
+  } catch (cause) {
+    throw runningError(name, runningDaemon(name)?.pid, cause)
+  }
 }
 
 function runningError(name: string, pid: number | undefined, cause?: unknown): HoldfastError {

@@ -72,7 +72,8 @@ function entries(path: string): string[] {
   }
 }
 
-function target(link: string): string | undefined {
+/** Where a link of /proc leads; undefined when it has gone. */
+export function target(link: string): string | undefined {
   try {
     return readlinkSync(link)
   } catch {
@@ -80,7 +81,8 @@ function target(link: string): string | undefined {
   }
 }
 
-function commandOf(pid: number): string {
+/** Its name, as ps shows it; `?` when it has ended. */
+export function commandOf(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
   } catch {

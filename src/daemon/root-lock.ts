@@ -3,10 +3,10 @@
  * Abstract Unix sockets named after both are the lock: the kernel frees them when their holder dies.
  * A file in each place says who holds it, also to processes in another network namespace.
  */
-import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:net'
+import type { Server } from 'node:net'
 import { dirname, join } from 'node:path'
+import { takeLock } from '../lib/abstract-lock.js'
 import { HoldfastError } from '../lib/errors.js'
 import { startTicks } from './lock.js'
 import { replicaPidPath } from './places.js'
@@ -40,7 +40,7 @@ export class RootLock {
     if (found !== undefined) throw heldError(root, found)
     const servers: Server[] = []
     try {
-      for (const path of files) servers.push(await bind(path))
+      for (const path of files) servers.push(await takeLock('replicas', path))
     } catch {
       for (const server of servers) server.close()
       throw heldError(root, holder())
@@ -74,16 +74,6 @@ function readHolder(path: string): RootHolder | undefined {
   } catch {
     return undefined
   }
-}
-
-function bind(path: string): Promise<Server> {
-  const hash = createHash('sha256').update(path).digest('hex').slice(0, 32)
-  const server = createServer((connection) => connection.destroy())
-  server.unref()
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(`\0holdfast-replicas-${hash}`, () => resolve(server))
-  })
 }
 
 function heldError(root: string, holder: RootHolder | undefined): HoldfastError {

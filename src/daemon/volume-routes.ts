@@ -1,23 +1,34 @@
 /** What the control socket of a volume serves; docs/CONTROL.md. */
 import { z } from 'zod'
-import { CONTROL_TIMEOUT_MS, HOLD_MS_MAX, MARKER_NAME_BYTES_MAX } from '../lib/limits.js'
+import {
+  CONTROL_TIMEOUT_MS,
+  CUT_GATHER_MS,
+  HOLD_MS_MAX,
+  MARKER_NAME_BYTES_MAX,
+} from '../lib/limits.js'
 import { ACK_POINTS } from '../replication/ack-options.js'
+import type { CutReply } from './client.js'
 import { type Routes, readBody } from './control.js'
 import { Metrics } from './metrics.js'
 import { ReplicaChangeSchema } from './replica-options.js'
 import type { ProtectedVolume } from './volume.js'
 
 const seq = z.int().min(0)
+const markerName = z
+  .string()
+  .min(1)
+  .refine(
+    (name) => Buffer.byteLength(name) <= MARKER_NAME_BYTES_MAX,
+    `must have at most ${MARKER_NAME_BYTES_MAX} bytes`,
+  )
 const Bodies = {
   stop: z.strictObject({ force: z.boolean().default(false) }),
-  marker: z.strictObject({
-    name: z
-      .string()
-      .min(1)
-      .refine(
-        (name) => Buffer.byteLength(name) <= MARKER_NAME_BYTES_MAX,
-        `must have at most ${MARKER_NAME_BYTES_MAX} bytes`,
-      ),
+  marker: z.strictObject({ name: markerName }),
+  cut: z.strictObject({
+    name: markerName,
+    maxHoldMs: z.int().min(1).max(HOLD_MS_MAX),
+    meeting: z.string().nullable().default(null),
+    gatherMs: z.int().min(0).max(CONTROL_TIMEOUT_MS).default(CUT_GATHER_MS),
   }),
   prune: z.strictObject({
     toSeq: seq.optional(),
@@ -127,6 +138,17 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
     const upTo = seq === undefined ? await volume.flush(waitMs) : BigInt(seq)
     await volume.replicas.wait({ ...what, seq: upTo, waitMs })
     return { seq: Number(upTo), replicas: volume.replicas.status }
+  })
+  app.post('/v1/cut', async (request): Promise<CutReply> => {
+    const { seq, ...at } = await volume.cuts.take(read(request.body, 'cut'))
+    const text = (ns: bigint) => `${ns}`
+    const { closedNs, restNs, releaseNs } = at
+    return {
+      seq: Number(seq),
+      closedNs: text(closedNs),
+      restNs: text(restNs),
+      releaseNs: text(releaseNs),
+    }
   })
   app.post('/v1/hold', async (request) => {
     const { startNs, seq } = volume.hold(read(request.body, 'hold').maxMs)

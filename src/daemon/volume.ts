@@ -27,6 +27,7 @@ import { parseUuid } from '../record/frame.js'
 import { Captured } from './captured.js'
 import { Checkpointer, waitJournaled } from './checkpoint.js'
 import { type Clock, systemClock } from './clock.js'
+import { Cutter } from './cutter.js'
 import { VolumeLock } from './lock.js'
 import { describeOccupants, findOccupants } from './occupants.js'
 import { journalPath } from './places.js'
@@ -80,6 +81,8 @@ export class ProtectedVolume {
   readonly #clock: Clock
   readonly #rates = new RateMeter()
   readonly #ring: string
+  /** Its part in snapshots. */
+  readonly cuts: Cutter
   #watcher: Watcher | undefined
   #timers: NodeJS.Timeout[] = []
   #state: 'running' | 'stopping' | 'stopped' = 'running'
@@ -95,6 +98,7 @@ export class ProtectedVolume {
     this.#clock = clock
     this.#parts = parts
     this.#ring = ringOf(volume)
+    this.cuts = new Cutter(parts.handle)
     this.#caughtUpAtNs = clock.wallNs()
   }
 
@@ -343,6 +347,7 @@ export class ProtectedVolume {
     await replicas.finish(REPLICA_FINISH_MS)
     await replicas.close()
     await drain.close()
+    await this.cuts.close()
     await chores.close()
     native.closeVolume(handle)
     this.#state = 'stopped'

@@ -74,6 +74,8 @@ const REGISTRY = {
   BAD_HANDLE: [ExitCode.failed, 'EBADF'],
   NOT_MOUNTED: [ExitCode.refused, 'ENOTCONN'],
   HOLD_TIMEOUT: [ExitCode.failed, 'ETIMEDOUT'],
+  CUT_LATE: [ExitCode.failed, 'ETIMEDOUT'],
+  CUT_OTHERS: [ExitCode.failed, 'ECANCELED'],
   REPLAY_FOREIGN_VOLUME: [ExitCode.refused, 'EINVAL'],
   REPLAY_GAP: [ExitCode.damaged, 'EBADMSG'],
   REPLAY_FORK: [ExitCode.damaged, 'EBADMSG'],
@@ -98,6 +100,10 @@ const REGISTRY = {
   IDENTITY: [ExitCode.refused, 'EKEYREJECTED'],
   NOT_REPLICATED: [ExitCode.notFound, 'ENOENT'],
   BASELINE: [ExitCode.failed, 'EIO'],
+  // Snapshots
+  SNAPSHOT_FAILED: [ExitCode.failed, 'EIO'],
+  SNAPSHOT_EXISTS: [ExitCode.refused, 'EEXIST'],
+  SNAPSHOT_NOT_FOUND: [ExitCode.notFound, 'ENOENT'],
   // The machinery
   NATIVE_MISSING: [ExitCode.failed, 'ENOSYS'],
   NATIVE: [ExitCode.failed, 'EIO'],

@@ -70,6 +70,14 @@ export const CONTROL_TIMEOUT_MS = 30_000
 export const CONTROL_BODY_BYTES_MAX = 1 * MiB
 /** Longest hold of I/O that may be asked for. */
 export const HOLD_MS_MAX = 10_000
+/** For how long a snapshot may hold I/O when nothing else is said. */
+export const CUT_HOLD_MS_DEFAULT = 500
+/** Longest wait until all volumes of a cut are ready for it; nothing is on hold meanwhile. */
+export const CUT_GATHER_MS = 5_000
+/** Longest wait for other snapshots that are being taken. */
+export const CUT_TURN_MS = 30_000
+/** Files open for writing that a certificate names; the others are counted. */
+export const WRITING_LISTED_MAX = 100
 /** Longest name of a marker. */
 export const MARKER_NAME_BYTES_MAX = 255
 

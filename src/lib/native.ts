@@ -235,6 +235,23 @@ export interface AckReport {
   closeRefused: boolean
 }
 
+export interface CutOptions {
+  name: string
+  maxHoldMs: number
+  /** Path of the page where the volumes of a cut meet. */
+  meeting?: Buffer
+  gatherMs: number
+}
+
+/** Instants on CLOCK_MONOTONIC, ns. */
+export interface CutResult {
+  /** Of the marker. */
+  seq: bigint
+  closedNs: bigint
+  restNs: bigint
+  releaseNs: bigint
+}
+
 export interface HoldResult {
   /** CLOCK_MONOTONIC ns at which the gate was closed and all mutations in flight were done. */
   startNs: bigint
@@ -277,6 +294,13 @@ export interface Native {
   openCodes(handle: number, options: CodeOptions): void
   /** Some replica may hold other bytes than the volume: records do not refer to bytes meanwhile. */
   setDiffering(handle: number, differing: boolean): void
+  /**
+   * Holds I/O together with the other volumes that join the meeting, marks the instant, releases. Blocks
+   * for `gatherMs + maxHoldMs` at most. HOLD_TIMEOUT, HOLD_EXPIRED, CUT_LATE, CUT_OTHERS.
+   */
+  takeCut(handle: number, options: CutOptions): CutResult
+  /** Has the dirty pages of a file's mappings written. Not for the daemon of its volume. */
+  writeOut(path: Buffer): void
   /** Adds a marker record; returns its seq. */
   marker(handle: number, name: string): bigint
   /** Starts a re-capture in the background; see volumeStats().scan*. */

@@ -16,6 +16,11 @@ const COMMANDS = [
   ['journal', 'prune'],
   ['journal', 'replay'],
   ['recapture'],
+  ['snapshot'],
+  ['snapshot', 'create'],
+  ['snapshot', 'list'],
+  ['snapshot', 'show'],
+  ['snapshot', 'destroy'],
   ['doctor'],
 ]
 const run = (...args: string[]) => execute(process.execPath, [CLI, ...args])

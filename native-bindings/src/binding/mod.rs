@@ -4,6 +4,7 @@
 //! them. No function here runs between a request and its reply.
 
 mod acks;
+mod cut;
 mod drain;
 mod error;
 mod registry;

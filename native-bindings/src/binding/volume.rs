@@ -3,12 +3,11 @@
 use super::error::{c_path, fail, system, JsError};
 use super::registry::{self, Open};
 use crate::capture::ring::Found;
-use crate::capture::{Ring, RingIdentity, SlotWriter};
+use crate::capture::{Ring, RingIdentity};
 use crate::codes::{fs_used_bytes, start_sweep, CodeStore, SweepState};
 use crate::interceptor::errno::Errno;
-use crate::interceptor::volume::own_header;
 use crate::interceptor::{Volume, VolumeOptions, Worker};
-use crate::record::{Encoder, Oid, Op, RECORD_HEADER};
+use crate::record::Oid;
 use crate::scan::{
     recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions, KIND_BASELINE,
     KIND_RECAPTURE, KIND_REPAIR, KIND_VERIFY,
@@ -283,61 +282,6 @@ pub fn sync_backing(handle: u32) -> Result<(), JsError> {
     open.volume.sync_backing().map_err(|e| system("syncing the backing file system", e))
 }
 
-fn monotonic_ns() -> u64 {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: ts is a valid out-pointer.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut ts) };
-    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
-}
-
-#[napi(object)]
-pub struct HoldResult {
-    pub start_ns: BigInt,
-    pub seq: BigInt,
-}
-
-#[napi]
-pub fn hold(handle: u32, max_ms: u32) -> Result<HoldResult, JsError> {
-    let open = registry::get(handle)?;
-    if !open.volume.gate.hold(Duration::from_millis(u64::from(max_ms))) {
-        return Err(fail("HOLD_TIMEOUT", format!("I/O did not come to rest within {max_ms} ms")));
-    }
-    let seq = open.volume.ring.captured_seq();
-    Ok(HoldResult { start_ns: monotonic_ns().into(), seq: seq.into() })
-}
-
-#[napi]
-pub fn release(handle: u32) -> Result<BigInt, JsError> {
-    let open = registry::get(handle)?;
-    match open.volume.gate.release() {
-        Some(held) => Ok((held.as_nanos() as u64).into()),
-        None => Err(fail("HOLD_EXPIRED", "the watchdog had released I/O already")),
-    }
-}
-
-#[napi]
-pub fn marker(handle: u32, name: String) -> Result<BigInt, JsError> {
-    let open = registry::get(handle)?;
-    let v = &open.volume;
-    if name.len() > 1024 {
-        return Err(fail("EINVAL", "a marker's name is at most 1024 bytes"));
-    }
-    // What comes to the ring after its last record would wait there for the next start.
-    if v.scan.is_stopped() {
-        return Err(going_down());
-    }
-    let header = own_header(Op::Marker, Oid::NONE);
-    let mut writer = SlotWriter::new(v.ring.clone());
-    let seq = writer.append(RECORD_HEADER + 16 + name.len(), v.options.ring_wait, |buf| {
-        let mut e = Encoder::new(buf, &header);
-        e.name(name.as_bytes());
-        e.finish()
-    });
-    // A reader may start here: everything is bound anew.
-    v.rebind_all();
-    Ok(seq.ok_or_else(|| fail("ENOSPC", "the capture ring is full"))?.into())
-}
-
 #[napi(object)]
 pub struct JsScanOptions {
     pub kind: String,
@@ -380,7 +324,7 @@ pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
     })
 }
 
-fn going_down() -> JsError {
+pub(super) fn going_down() -> JsError {
     fail("VOLUME_NOT_RUNNING", "the volume is being unmounted")
 }
 

@@ -6,7 +6,8 @@
 use super::limits::{DIRECT_FRAME_PAYLOAD, FLUSH_WAIT_MAX, FRAME_POOL_BYTES, FRAME_TARGET_BYTES};
 use super::ring::{Ring, SlotHeader, HOLE, RECORD_AT};
 use crate::record::{
-    crc_of_sealed, seal, seal_frame, seal_frame_with, FrameHeader, FRAME_HEADER, RECORD_BYTES_MAX,
+    crc_of_sealed, seal, seal_frame, seal_frame_with, FrameHeader, Op, FRAME_HEADER, OP_AT,
+    RECORD_BYTES_MAX,
 };
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -211,6 +212,12 @@ impl Ring {
                 frame.body += len;
                 frame.records += 1;
                 frame.last = seq;
+                // A reader that goes by frames can stop at a marker.
+                if copy[OP_AT] == Op::Marker as u8 {
+                    if let Some(frame) = open.take() {
+                        at = self.close_frame(&mut d, frame, out);
+                    }
+                }
             }
             total += len + FRAME_HEADER;
             d.next += 1;

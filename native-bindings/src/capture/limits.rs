@@ -18,5 +18,7 @@ pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const ACK_CLASSES_MAX: usize = 32;
 /// Longest time by which one change is slowed down while a replica lags too far behind.
 pub const SLOW_WAIT_MAX: Duration = Duration::from_millis(1000);
+/// How often a member of a cut that waits for the others looks whether one has given up.
+pub const MEETING_POLL: Duration = Duration::from_millis(10);
 /// How often a thread that waits for ring space looks for chunks of resting threads.
 pub const RESTING_POLL: Duration = Duration::from_millis(5);

@@ -10,6 +10,7 @@ pub mod drain;
 pub mod gate;
 mod intents;
 pub mod limits;
+pub mod meeting;
 pub mod recover;
 pub mod ring;
 pub mod writer;

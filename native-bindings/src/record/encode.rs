@@ -1,6 +1,6 @@
 //! Writes records into memory that somebody else owns (a slot of the capture ring, a frame).
 
-use super::{Header, Oid, Time, RECORD_HEADER};
+use super::{Header, Oid, Time, OP_AT, RECORD_HEADER};
 
 /// Writes one record front to back: header, fields, payload. Nothing is allocated.
 ///
@@ -92,7 +92,7 @@ impl<'a> Encoder<'a> {
 fn put_header(buf: &mut [u8], h: &Header) {
     buf[8..16].copy_from_slice(&h.seq.to_le_bytes());
     buf[16..24].copy_from_slice(&h.clock.to_le_bytes());
-    buf[24] = h.op as u8;
+    buf[OP_AT] = h.op as u8;
     buf[25] = h.flags;
     buf[32..36].copy_from_slice(&h.uid.to_le_bytes());
     buf[36..40].copy_from_slice(&h.gid.to_le_bytes());

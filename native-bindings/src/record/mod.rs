@@ -16,6 +16,8 @@ pub use frame::{chain_of, seal_frame, seal_frame_with, FrameHeader, FrameView};
 
 /// Bytes in front of the fields of a record.
 pub const RECORD_HEADER: usize = 96;
+/// Where in it the operation is.
+pub const OP_AT: usize = 24;
 /// Bytes in front of the body of a frame.
 pub const FRAME_HEADER: usize = 80;
 /// Version of both formats.

@@ -1,6 +1,7 @@
 /** `holdfast journal replay` */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { replayJournal } from '../../daemon/replay.js'
+import { snapshotSeq } from '../../daemon/snapshots.js'
 import { formatBytes, formatCount, formatDuration } from '../../lib/format.js'
 import { seqArgument } from '../arguments.js'
 import { openJournal } from '../open-journal.js'
@@ -10,6 +11,7 @@ import { progressBar } from '../progress.js'
 interface ReplayFlags {
   onto: string
   toSeq?: bigint
+  toSnapshot?: string
   state?: string
   keepState?: boolean
   json?: boolean
@@ -27,6 +29,7 @@ export function addJournalReplay(journal: Command): void {
     .argument('<volume>', 'name, mountpoint or directory of the volume')
     .requiredOption('--onto <dir>', 'the copy of the base')
     .option('--to-seq <seq>', 'stop after this sequence number (whole frames)', seqArgument)
+    .addOption(new Option('--to-snapshot <name>', 'stop at this snapshot').conflicts('toSeq'))
     .option('--state <dir>', "the replay's own state (default: DIR.holdfast-replay beside DIR)")
     .option('--keep-state', 'keep that state, to go on later with newer changes')
     .option('--json', 'as JSON')
@@ -42,13 +45,15 @@ Examples:
       try {
         const begun = performance.now()
         const total = opened.usedBytes()
+        const { toSnapshot: name } = flags
+        const toSeq = name === undefined ? flags.toSeq : snapshotSeq(name, volume)
         const bar = progressBar('replaying', total)
         const result = await replayJournal({
           volume,
           journal: opened,
           target: flags.onto,
           state: flags.state,
-          toSeq: flags.toSeq,
+          toSeq,
           keepState: flags.keepState === true,
           signal: interruptSignal(),
           progress: (bytes, seq) => bar.update(bytes, `seq ${seq}`),
