@@ -6,9 +6,11 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Chores } from '../capture/chores.js'
+import { Journal } from '../journal/store.js'
 import { takeLock } from '../lib/abstract-lock.js'
 import { type ErrorReport, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
+  CUT_ANSWER_MS,
   CUT_GATHER_MS,
   CUT_HOLD_MS_DEFAULT,
   CUT_TURN_MS,
@@ -31,9 +33,9 @@ import {
   removeStaleMeetings,
 } from '../snapshot/meeting.js'
 import { ControlClient } from './client.js'
-import { runDirectory } from './places.js'
+import { journalPath, runDirectory } from './places.js'
 import { findVolume, listVolumes, type Volume } from './registry.js'
-import { findWitnesses, type Mapping, type Watched, type Witnesses } from './witnesses.js'
+import { findWitnesses, type Mapping, type Watched } from './witnesses.js'
 
 const op = 'snapshot.create'
 const TURN_POLL_MS = 20
@@ -48,9 +50,10 @@ export interface SnapshotRequest {
   labels?: Readonly<Record<string, string>> | undefined
 }
 
-/** A snapshot of this host, and whether all its volumes still have it. */
+/** A snapshot of this host. */
 export interface Snapshot extends Certificate {
-  state: 'complete' | 'incomplete'
+  /** Incomplete: not all its volumes have it. Pruned: the journal of one begins after it. */
+  state: 'complete' | 'incomplete' | 'pruned'
 }
 
 /** Takes a snapshot. USAGE, SNAPSHOT_EXISTS, SNAPSHOT_FAILED with the reason, BUSY. */
@@ -59,15 +62,9 @@ export async function createSnapshot(request: SnapshotRequest): Promise<Certific
   const name = request.name ?? new Date().toISOString().replace(/[:.]/g, '-')
   const { maxHoldMs = CUT_HOLD_MS_DEFAULT, labels = {} } = request
   checkRequest(name, maxHoldMs)
-  for (const { config, stateDirectory } of volumes) {
-    if (new Catalogue(stateDirectory).find(name) === undefined) continue
-    throw new HoldfastError('SNAPSHOT_EXISTS', `${config.name} has a snapshot ${name} already`, {
-      op,
-      hint: `Choose another name, or remove it: holdfast snapshot destroy ${name}`,
-    })
-  }
   const turn = await takeTurn()
   try {
+    requireNew(name)
     await requireProtected(volumes, { waitMs: CUT_GATHER_MS })
     const found = findWitnesses(volumes.map(watched))
     const mapped = await writeOut(found.mapped)
@@ -76,10 +73,21 @@ export async function createSnapshot(request: SnapshotRequest): Promise<Certific
     const created = wallClock(commonInstant(members))
     await Promise.all(volumes.map(({ config }) => new ControlClient(config.name).flush()))
     await requireProtected(volumes, { waitMs: 0 })
-    const about = { id, name, created, labels: { ...labels }, maxHoldMs }
-    const certificate = { version: CERTIFICATE_VERSION, ...about, members, ...told(found, mapped) }
-    store(volumes, certificate as Certificate)
-    return certificate as Certificate
+    const certificate: Certificate = {
+      version: CERTIFICATE_VERSION,
+      id,
+      name,
+      created,
+      labels: { ...labels },
+      maxHoldMs,
+      members,
+      mapped,
+      writing: found.writing.slice(0, WRITING_LISTED_MAX),
+      writingCount: found.writing.length,
+      locks: found.locks,
+    }
+    store(volumes, certificate)
+    return certificate
   } finally {
     turn.close()
   }
@@ -87,18 +95,25 @@ export async function createSnapshot(request: SnapshotRequest): Promise<Certific
 
 /** All snapshots of the volumes of this host, oldest first. */
 export function listSnapshots(which?: string): Snapshot[] {
-  const volumes = listVolumes()
-  const byId = new Map<string, Snapshot>()
-  const having = new Map<string, number>()
-  for (const { stateDirectory } of volumes) {
-    for (const certificate of new Catalogue(stateDirectory).list()) {
+  const byId = new Map<string, { certificate: Certificate; having: number; pruned: boolean }>()
+  for (const { config, stateDirectory } of listVolumes()) {
+    const certificates = new Catalogue(stateDirectory).list()
+    const horizon = certificates.length === 0 ? 0n : horizonOf(stateDirectory)
+    for (const certificate of certificates) {
       const { id, members } = certificate
-      const count = (having.get(id) ?? 0) + 1
-      having.set(id, count)
-      byId.set(id, { ...certificate, state: count === members.length ? 'complete' : 'incomplete' })
+      const known = byId.get(id) ?? { certificate, having: 0, pruned: false }
+      const seq = members.find(({ uuid }) => uuid === config.uuid)?.seq ?? 0
+      known.having += 1
+      known.pruned ||= BigInt(seq) <= horizon
+      byId.set(id, known)
     }
   }
-  const all = [...byId.values()].sort((a, b) => a.created.localeCompare(b.created))
+  const all = [...byId.values()]
+    .map(({ certificate, having, pruned }): Snapshot => {
+      const whole = having === certificate.members.length
+      return { ...certificate, state: pruned ? 'pruned' : whole ? 'complete' : 'incomplete' }
+    })
+    .sort((a, b) => a.created.localeCompare(b.created))
   if (which === undefined) return all
   const { uuid } = findVolume(which).config
   return all.filter(({ members }) => members.some((member) => member.uuid === uuid))
@@ -126,14 +141,40 @@ export function snapshotSeq(name: string, { config }: Volume): bigint {
 
 /** Forgets a snapshot, on all its volumes. The journal stays. SNAPSHOT_NOT_FOUND. */
 export function destroySnapshot(name: string): void {
-  findSnapshot(name)
-  for (const { stateDirectory } of listVolumes()) new Catalogue(stateDirectory).remove(name)
+  const { id } = findSnapshot(name)
+  for (const { stateDirectory } of listVolumes()) {
+    const catalogue = new Catalogue(stateDirectory)
+    if (catalogue.find(name)?.id === id) catalogue.remove(name)
+  }
+}
+
+/** Everything up to this seq is gone from a journal; 0 when nothing is, or when it cannot be read now. */
+function horizonOf(stateDirectory: string): bigint {
+  try {
+    const journal = Journal.open({ path: journalPath(stateDirectory), readOnly: true })
+    const { horizon } = journal.meta()
+    void journal.close()
+    return horizon?.lastSeq ?? 0n
+  } catch {
+    return 0n
+  }
 }
 
 function chooseVolumes(named: readonly string[]): Volume[] {
   const byUuid = new Map(named.map(findVolume).map((each) => [each.config.uuid, each]))
   if (byUuid.size > 0) return [...byUuid.values()]
   throw new HoldfastError('USAGE', 'no volume is named', { op })
+}
+
+/** One name, one snapshot, whatever its volumes. */
+function requireNew(name: string): void {
+  for (const { config, stateDirectory } of listVolumes()) {
+    if (new Catalogue(stateDirectory).find(name) === undefined) continue
+    throw new HoldfastError('SNAPSHOT_EXISTS', `${config.name} has a snapshot ${name} already`, {
+      op,
+      hint: `Choose another name, or remove it: holdfast snapshot destroy ${name}`,
+    })
+  }
 }
 
 function checkRequest(name: string, maxHoldMs: number): void {
@@ -229,17 +270,19 @@ async function cut(volumes: readonly Volume[], order: CutOrder): Promise<Member[
   try {
     const request = { name, maxHoldMs, meeting, gatherMs: CUT_GATHER_MS }
     const over = new AbortController()
+    let timer: NodeJS.Timeout | undefined
     const part = async ({ config }: Volume) => {
       try {
         return await new ControlClient(config.name).cut(request, { signal: over.signal })
       } catch (error) {
-        // It may have died: those who wait for it go on, and nobody waits for an answer of theirs.
+        // It may have died: those who wait for it go on, and soon say so.
         if (meeting !== null) failMeeting(meeting)
-        over.abort()
+        timer ??= setTimeout(() => over.abort(), CUT_ANSWER_MS)
         throw error
       }
     }
     const parts = await Promise.allSettled(volumes.map(part))
+    clearTimeout(timer)
     const failed = parts.flatMap((part, at) =>
       part.status === 'rejected'
         ? [{ volume: volumes[at]?.config.name ?? '', error: toHoldfastError(part.reason, op) }]
@@ -261,16 +304,14 @@ async function cut(volumes: readonly Volume[], order: CutOrder): Promise<Member[
   }
 }
 
-/** Codes of those who gave up because of another one. */
-const FOLLOWERS: ReadonlySet<string> = new Set(['CUT_OTHERS', 'ABORTED'])
-
 /** What one volume could not do; the others gave up because of it. */
 function notTaken(failed: readonly { volume: string; error: HoldfastError }[]): HoldfastError {
-  const first = failed.find(({ error }) => !FOLLOWERS.has(error.code)) ?? failed[0]
+  const first = failed.find(({ error }) => error.code !== 'CUT_OTHERS') ?? failed[0]
   const { volume = '', error } = first ?? {}
+  const why = error?.code === 'ABORTED' ? 'it does not answer' : error?.message
   const failures: Record<string, ErrorReport> = {}
   for (const each of failed) failures[each.volume] = each.error.toJSON()
-  return new HoldfastError('SNAPSHOT_FAILED', `no snapshot: ${volume}: ${error?.message}`, {
+  return new HoldfastError('SNAPSHOT_FAILED', `no snapshot: ${volume}: ${why}`, {
     op,
     cause: error,
     hint:
@@ -285,15 +326,6 @@ function notTaken(failed: readonly { volume: string; error: HoldfastError }[]): 
 function wallClock(instant: bigint | undefined): string {
   const ago = process.hrtime.bigint() - (instant ?? process.hrtime.bigint())
   return new Date(Date.now() - Number(ago / 1_000_000n)).toISOString()
-}
-
-function told({ writing, locks }: Witnesses, mapped: Certificate['mapped']) {
-  return {
-    mapped,
-    writing: writing.slice(0, WRITING_LISTED_MAX),
-    writingCount: writing.length,
-    locks,
-  }
 }
 
 /** All volumes have it, or none. */

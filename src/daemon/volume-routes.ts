@@ -7,6 +7,7 @@ import {
   MARKER_NAME_BYTES_MAX,
 } from '../lib/limits.js'
 import { ACK_POINTS } from '../replication/ack-options.js'
+import { failMeeting } from '../snapshot/meeting.js'
 import type { CutReply } from './client.js'
 import { type Routes, readBody } from './control.js'
 import { Metrics } from './metrics.js'
@@ -140,7 +141,13 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
     return { seq: Number(upTo), replicas: volume.replicas.status }
   })
   app.post('/v1/cut', async (request): Promise<CutReply> => {
-    const { seq, ...at } = await volume.cuts.take(read(request.body, 'cut'))
+    const body = read(request.body, 'cut')
+    // Whoever has ordered it is gone: nobody is to wait for the others.
+    const gone = () => body.meeting !== null && failMeeting(body.meeting)
+    request.raw.socket.once('close', gone)
+    const { seq, ...at } = await volume.cuts.take(body).finally(() => {
+      request.raw.socket.off('close', gone)
+    })
     const text = (ns: bigint) => `${ns}`
     const { closedNs, restNs, releaseNs } = at
     return {

@@ -74,6 +74,8 @@ export const HOLD_MS_MAX = 10_000
 export const CUT_HOLD_MS_DEFAULT = 500
 /** Longest wait until all volumes of a cut are ready for it; nothing is on hold meanwhile. */
 export const CUT_GATHER_MS = 5_000
+/** Longest wait for the answers of the other volumes when one has failed. */
+export const CUT_ANSWER_MS = 2_000
 /** Longest wait for other snapshots that are being taken. */
 export const CUT_TURN_MS = 30_000
 /** Files open for writing that a certificate names; the others are counted. */

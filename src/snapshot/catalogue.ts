@@ -39,11 +39,9 @@ export class Catalogue {
     writeFileDurably(this.#path(certificate.name), text)
   }
 
-  /** False: there was none. */
-  remove(name: string): boolean {
-    const there = existsSync(this.#path(name))
+  /** Idempotent. */
+  remove(name: string): void {
     rmSync(this.#path(name), { force: true })
-    return there
   }
 
   #path(name: string): string {

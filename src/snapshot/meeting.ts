@@ -4,6 +4,7 @@
  */
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -35,13 +36,17 @@ export function makeMeeting(runDirectory: string, id: string, members: number): 
   return path
 }
 
-/** Nobody is to wait any more. Idempotent. */
+/** Nobody is to wait any more. Idempotent, also when the cut is over and the page is gone. */
 export function failMeeting(path: string): void {
+  if (!existsSync(path)) return
   const one = Buffer.alloc(4)
   one.writeUInt32LE(1)
   const fd = openSync(path, 'r+')
-  writeSync(fd, one, 0, one.length, FAILED_AT)
-  closeSync(fd)
+  try {
+    writeSync(fd, one, 0, one.length, FAILED_AT)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** Idempotent. */

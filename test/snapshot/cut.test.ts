@@ -7,7 +7,7 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -18,6 +18,7 @@ import {
   findSnapshot,
   HoldfastError,
   listSnapshots,
+  mount,
 } from '../../src/index.js'
 import { Journal } from '../../src/journal/store.js'
 import { commonInstant, heldNs } from '../../src/snapshot/certificate.js'
@@ -202,13 +203,19 @@ await t.test(
     }
     const before = count()
     await until(() => count() > before + 100n, 'the writers to go on')
+    const stopped = daemonPid('right')
+    process.kill(stopped, 'SIGSTOP')
+    t.match(
+      await refused(both, 'stopped'),
+      /no snapshot: right: the daemon of right did not answer/,
+    )
+    process.kill(stopped, 'SIGCONT')
     const killed = createSnapshot({ volumes: both, name: 'killed', maxHoldMs: 200 }).catch(String)
     await kill(daemonPid('right'))
     t.match(await killed, /SNAPSHOT_FAILED|no snapshot|killed/, 'told, or taken just before')
     await endPairs(pairs)
     t.match(await refused(both, 'dead'), /right/)
     t.equal((await left.volume.status()).held, false)
-    const { mount } = await import('../../src/index.js')
     right.volume = await mount({ dir: 'right' })
     await until(async () => (await right.volume.status()).state === 'protected', 'the recovery')
     await right.volume.unmount()
@@ -251,4 +258,19 @@ await t.test('snapshot: from the command line', async (t) => {
   await left.volume.unmount()
   await left.volume.replay({ onto: left.base })
   t.equal(await compareTrees(left.dir, left.base), '', 'replay gives the same tree')
+})
+
+await t.test('snapshot: one name on a host; one that the journal no longer reaches', async (t) => {
+  left.volume = await mount({ dir: 'left' })
+  await createSnapshot({ volumes: ['left'], name: 'old' })
+  const again = createSnapshot({ volumes: ['right'], name: 'old' })
+  await t.rejects(again, { code: 'SNAPSHOT_EXISTS' }, 'also on another volume')
+  t.equal(findSnapshot('old').state, 'complete')
+  // The last frame stays in any case.
+  for (const name of ['more', 'and-more']) {
+    writeFileSync(join(left.dir, name), name)
+    await left.volume.prune({ maxBytes: 0 })
+  }
+  t.equal(findSnapshot('old').state, 'pruned')
+  await left.volume.unmount()
 })

@@ -95,7 +95,31 @@ pub fn take_cut(handle: u32, options: CutOptions) -> Result<Cut, JsError> {
     cut
 }
 
+/// Ahead of all ordinary threads, as long as it lives: what is on hold must not wait for a busy CPU.
+/// Where that is not allowed, it does.
+struct Ahead;
+
+impl Ahead {
+    fn now() -> Self {
+        Self::policy(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, 1);
+        Self
+    }
+
+    fn policy(policy: libc::c_int, sched_priority: libc::c_int) {
+        let param = libc::sched_param { sched_priority };
+        // SAFETY: a valid parameter; 0 is the calling thread.
+        unsafe { libc::sched_setscheduler(0, policy, &param) };
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        Self::policy(libc::SCHED_OTHER, 0);
+    }
+}
+
 fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Result<Cut, JsError> {
+    let _ahead = Ahead::now();
     let gather = Instant::now() + Duration::from_millis(u64::from(o.gather_ms));
     match meeting.map_or(Met::All, |m| m.gather(gather)) {
         Met::All => {}

@@ -10,7 +10,7 @@ const PAUSE_MS = 15
 const WARM_UP_MS = 1500
 
 /** @param {number[]} values @param {number} part */
-function percentile(values, part) {
+export function percentile(values, part) {
   const sorted = [...values].sort((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? Number.NaN
 }

@@ -1,9 +1,10 @@
-// The rows of replication, one after the other: two hosts, and for each row a new volume and an
-// empty replica host.
+// The rows of hosts: replication, and what one of them does alone (snapshots). One after the other;
+// for each row new volumes, and an empty replica host.
 
 import path from 'node:path'
 import { mark, unwindTo } from '../proc.mjs'
 import { median } from '../report.mjs'
+import { snapshotRows } from '../snapshot.mjs'
 import { baselineRows } from './baseline.mjs'
 import { makeHosts } from './hosts.mjs'
 import { latencyRows } from './latency.mjs'
@@ -20,6 +21,7 @@ export const REPLICATION_ROWS = [
   ...replayRows,
   ...latencyRows,
   ...memoryRows,
+  ...snapshotRows,
 ]
 
 /**

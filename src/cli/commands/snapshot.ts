@@ -148,8 +148,14 @@ function labelText({ labels }: Certificate): string {
     .join(' ')
 }
 
+const STATES = {
+  complete: 'complete',
+  incomplete: out.red('incomplete: a volume of it has none'),
+  pruned: out.yellow('pruned: a journal begins after it'),
+}
+
 function stateText({ state }: Snapshot): string {
-  return state === 'complete' ? state : out.red('incomplete: a volume of it has none')
+  return STATES[state]
 }
 
 /** What somebody who relies on the snapshot should know. */

@@ -1,0 +1,73 @@
+// How long a snapshot holds I/O, and how long it takes: one volume and two, idle and under load.
+
+import { mkdir, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { unmount } from './image.mjs'
+import { defer, sleep } from './proc.mjs'
+import { percentile } from './replication/latency.mjs'
+
+const CUTS = path.join(path.dirname(fileURLToPath(import.meta.url)), 'cuts.mjs')
+const WARM_UP_MS = 1500
+
+/** A volume of this host beside others. */
+async function mountNamed(host, name) {
+  const tree = path.join(host.root, name)
+  await mkdir(tree)
+  defer(`remove ${name}`, async () => {
+    for (const dir of [tree, path.join(host.root, 'state', name)]) {
+      await rm(dir, { recursive: true, force: true })
+    }
+  })
+  const [command = '', ...first] = host.command
+  defer(`unmount ${name}`, async () => {
+    await host.run(command, [...first, 'unmount', name], { undoing: true })
+    await unmount(tree)
+  })
+  await host.holdfast('mount', tree, '--retain-size', '4G')
+  return tree
+}
+
+/** Loads for a tree, as commands; all at once. */
+const LOADS = {
+  idle: () => [],
+  'under load': (tree, fsbench) =>
+    ['randwrite4k-wronly-existing', 'create-write4k-close'].map((kind) => [
+      fsbench,
+      kind,
+      tree,
+      '--seconds',
+      '600',
+    ]),
+}
+
+const holdRow = {
+  name: 'snapshot-hold',
+  /** @param {any} context */
+  async measure({ primary, fsbench, samples }) {
+    const volumes = ['left', 'right']
+    const trees = []
+    for (const name of volumes) trees.push(await mountNamed(primary, name))
+    const values = {}
+    for (const [load, commands] of Object.entries(LOADS)) {
+      const running = trees
+        .flatMap((tree) => commands(tree, fsbench))
+        .map(([program, ...args]) => primary.start(load, program, args))
+      await sleep(WARM_UP_MS)
+      for (const names of [volumes.slice(0, 1), volumes]) {
+        const out = await primary.run('node', [CUTS, `${samples}`, ...names])
+        const { held, took } = JSON.parse(out)
+        const what = `${names.length === 1 ? 'one' : 'two'}, ${load}:`
+        for (const [name, part] of Object.entries({ p50: 0.5, p99: 0.99, max: 1 })) {
+          values[`${what} held ${name}`] = percentile(held, part)
+        }
+        values[`${what} took p50`] = percentile(took, 0.5)
+      }
+      for (const each of running) await each.end()
+    }
+    const text = `${samples} snapshots each; held: the longest of their volumes`
+    return { text, unit: 'ms', values }
+  },
+}
+
+export const snapshotRows = [holdRow]
