@@ -161,11 +161,8 @@ function cleanUp() {
   } catch {
     // Not mounted, or dead: the mount goes all the same.
   }
-  const mounted = fs.readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${data} `)
-  if (mounted) run('umount', ['-l', data])
-  // What keeps others from the replica's tree.
-  const guards = fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
-  for (const line of guards) {
+  // The volume, and what keeps others from the replica's tree.
+  for (const line of fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
     const at = line.split(' ')[4]
     if (at?.startsWith(`${home}/`)) run('umount', ['-l', at])
   }

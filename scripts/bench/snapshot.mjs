@@ -1,32 +1,13 @@
 // How long a snapshot holds I/O, and how long it takes: one volume and two, idle and under load.
 
-import { mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { unmount } from './image.mjs'
-import { defer, sleep } from './proc.mjs'
+import { sleep } from './proc.mjs'
+import { mountNamed } from './replication/hosts.mjs'
 import { percentile } from './replication/latency.mjs'
 
 const CUTS = path.join(path.dirname(fileURLToPath(import.meta.url)), 'cuts.mjs')
 const WARM_UP_MS = 1500
-
-/** A volume of this host beside others. */
-async function mountNamed(host, name) {
-  const tree = path.join(host.root, name)
-  await mkdir(tree)
-  defer(`remove ${name}`, async () => {
-    for (const dir of [tree, path.join(host.root, 'state', name)]) {
-      await rm(dir, { recursive: true, force: true })
-    }
-  })
-  const [command = '', ...first] = host.command
-  defer(`unmount ${name}`, async () => {
-    await host.run(command, [...first, 'unmount', name], { undoing: true })
-    await unmount(tree)
-  })
-  await host.holdfast('mount', tree, '--retain-size', '4G')
-  return tree
-}
 
 /** Loads for a tree, as commands; all at once. */
 const LOADS = {

@@ -64,7 +64,8 @@ function mappingWithin(proc: string, directory: string): string | undefined {
   return undefined
 }
 
-function entries(path: string): string[] {
+/** Of a directory of /proc; none when it has gone. */
+export function entries(path: string): string[] {
   try {
     return readdirSync(path)
   } catch {

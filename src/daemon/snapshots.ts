@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Chores } from '../capture/chores.js'
 import { Journal } from '../journal/store.js'
+import { missingFileBytes } from '../journal/verify.js'
 import { takeLock } from '../lib/abstract-lock.js'
 import { type ErrorReport, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
@@ -64,13 +65,14 @@ export async function createSnapshot(request: SnapshotRequest): Promise<Certific
   checkRequest(name, maxHoldMs)
   const turn = await takeTurn()
   try {
+    removeStaleMeetings(runDirectory(), Date.now())
     requireNew(name)
     await requireProtected(volumes, { waitMs: CUT_GATHER_MS })
     const found = findWitnesses(volumes.map(watched))
     const mapped = await writeOut(found.mapped)
     const id = randomUUID()
-    const members = await cut(volumes, { id, name, maxHoldMs })
-    const created = wallClock(commonInstant(members))
+    const { members, instant } = await cut(volumes, { id, name, maxHoldMs })
+    const created = wallClock(instant)
     await Promise.all(volumes.map(({ config }) => new ControlClient(config.name).flush()))
     await requireProtected(volumes, { waitMs: 0 })
     const certificate: Certificate = {
@@ -151,7 +153,10 @@ export function destroySnapshot(name: string): void {
 /** Everything up to this seq is gone from a journal; 0 when nothing is, or when it cannot be read now. */
 function horizonOf(stateDirectory: string): bigint {
   try {
-    const journal = Journal.open({ path: journalPath(stateDirectory), readOnly: true })
+    const path = journalPath(stateDirectory)
+    // Mapping a file that is cut short may end the process.
+    if (missingFileBytes(path) > 0) return 0n
+    const journal = Journal.open({ path, readOnly: true })
     const { horizon } = journal.meta()
     void journal.close()
     return horizon?.lastSeq ?? 0n
@@ -193,9 +198,7 @@ async function takeTurn(): Promise<{ close(): unknown }> {
   const end = Date.now() + CUT_TURN_MS
   for (;;) {
     try {
-      const turn = await takeLock('cuts', runDirectory())
-      removeStaleMeetings(runDirectory(), Date.now())
-      return turn
+      return await takeLock('cuts', runDirectory())
     } catch (cause) {
       if (Date.now() < end) await sleep(TURN_POLL_MS)
       else throw new HoldfastError('BUSY', 'another snapshot is being taken', { op, cause })
@@ -263,49 +266,48 @@ interface CutOrder {
   maxHoldMs: number
 }
 
+interface Failure {
+  volume: string
+  error: HoldfastError
+}
+
 /** Every volume's part of one cut, proven to be one. SNAPSHOT_FAILED. */
-async function cut(volumes: readonly Volume[], order: CutOrder): Promise<Member[]> {
-  const { id, name, maxHoldMs } = order
+async function cut(
+  volumes: readonly Volume[],
+  { id, name, maxHoldMs }: CutOrder,
+): Promise<{ members: Member[]; instant: bigint }> {
   const meeting = volumes.length > 1 ? makeMeeting(runDirectory(), id, volumes.length) : null
-  try {
-    const request = { name, maxHoldMs, meeting, gatherMs: CUT_GATHER_MS }
-    const over = new AbortController()
-    let timer: NodeJS.Timeout | undefined
-    const part = async ({ config }: Volume) => {
-      try {
-        return await new ControlClient(config.name).cut(request, { signal: over.signal })
-      } catch (error) {
-        // It may have died: those who wait for it go on, and soon say so.
-        if (meeting !== null) failMeeting(meeting)
-        timer ??= setTimeout(() => over.abort(), CUT_ANSWER_MS)
-        throw error
-      }
+  const request = { name, maxHoldMs, meeting, gatherMs: CUT_GATHER_MS }
+  const failed: Failure[] = []
+  const over = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  const part = async ({ config }: Volume): Promise<Member[]> => {
+    const { name: volume, uuid } = config
+    try {
+      const reply = await new ControlClient(volume).cut(request, { signal: over.signal })
+      return [{ volume, uuid, ...reply }]
+    } catch (error) {
+      failed.push({ volume, error: toHoldfastError(error, op) })
+      // It may have died: those who wait for it go on, and soon say so.
+      if (meeting !== null) failMeeting(meeting)
+      timer ??= setTimeout(() => over.abort(), CUT_ANSWER_MS)
+      return []
     }
-    const parts = await Promise.allSettled(volumes.map(part))
-    clearTimeout(timer)
-    const failed = parts.flatMap((part, at) =>
-      part.status === 'rejected'
-        ? [{ volume: volumes[at]?.config.name ?? '', error: toHoldfastError(part.reason, op) }]
-        : [],
-    )
-    if (failed.length > 0) throw notTaken(failed)
-    const members = parts.flatMap((part, at) => {
-      const config = volumes[at]?.config
-      if (part.status === 'rejected' || config === undefined) return []
-      return [{ volume: config.name, uuid: config.uuid, ...part.value }]
-    })
-    if (commonInstant(members) !== undefined) return members
-    throw new HoldfastError('SNAPSHOT_FAILED', 'the volumes were not held at one instant', {
-      op,
-      details: { members },
-    })
-  } finally {
-    if (meeting !== null) removeMeeting(meeting)
   }
+  const members = (await Promise.all(volumes.map(part))).flat()
+  clearTimeout(timer)
+  if (meeting !== null) removeMeeting(meeting)
+  if (failed.length > 0) throw notTaken(failed)
+  const instant = commonInstant(members)
+  if (instant !== undefined) return { members, instant }
+  throw new HoldfastError('SNAPSHOT_FAILED', 'the volumes were not held at one instant', {
+    op,
+    details: { members },
+  })
 }
 
 /** What one volume could not do; the others gave up because of it. */
-function notTaken(failed: readonly { volume: string; error: HoldfastError }[]): HoldfastError {
+function notTaken(failed: readonly Failure[]): HoldfastError {
   const first = failed.find(({ error }) => error.code !== 'CUT_OTHERS') ?? failed[0]
   const { volume = '', error } = first ?? {}
   const why = error?.code === 'ABORTED' ? 'it does not answer' : error?.message
@@ -323,8 +325,8 @@ function notTaken(failed: readonly { volume: string; error: HoldfastError }[]): 
 }
 
 /** ISO time of an instant of CLOCK_MONOTONIC. */
-function wallClock(instant: bigint | undefined): string {
-  const ago = process.hrtime.bigint() - (instant ?? process.hrtime.bigint())
+function wallClock(instant: bigint): string {
+  const ago = process.hrtime.bigint() - instant
   return new Date(Date.now() - Number(ago / 1_000_000n)).toISOString()
 }
 

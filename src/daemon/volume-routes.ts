@@ -145,16 +145,14 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
     // Whoever has ordered it is gone: nobody is to wait for the others.
     const gone = () => body.meeting !== null && failMeeting(body.meeting)
     request.raw.socket.once('close', gone)
-    const { seq, ...at } = await volume.cuts.take(body).finally(() => {
+    const { seq, closedNs, restNs, releaseNs } = await volume.cuts.take(body).finally(() => {
       request.raw.socket.off('close', gone)
     })
-    const text = (ns: bigint) => `${ns}`
-    const { closedNs, restNs, releaseNs } = at
     return {
       seq: Number(seq),
-      closedNs: text(closedNs),
-      restNs: text(restNs),
-      releaseNs: text(releaseNs),
+      closedNs: `${closedNs}`,
+      restNs: `${restNs}`,
+      releaseNs: `${releaseNs}`,
     }
   })
   app.post('/v1/hold', async (request) => {

@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { isWithin } from '../lib/mountinfo.js'
 import type { Certificate } from '../snapshot/certificate.js'
-import { commandOf, target } from './occupants.js'
+import { commandOf, entries, target } from './occupants.js'
 
 /** A volume's mount. */
 export interface Watched {
@@ -71,14 +71,8 @@ function mappings(pid: number, byDevice: ReadonlyMap<string, Watched>): Mapping[
 }
 
 function openForWriting(pid: number, watched: readonly Watched[]): Certificate['writing'] {
-  let fds: string[]
-  try {
-    fds = readdirSync(`/proc/${pid}/fd`)
-  } catch {
-    return []
-  }
   const found = new Set<string>()
-  for (const fd of fds) {
+  for (const fd of entries(`/proc/${pid}/fd`)) {
     const path = target(`/proc/${pid}/fd/${fd}`)
     if (path === undefined || !watched.some((each) => isWithin(path, each.mountpoint))) continue
     const flags = Number.parseInt(

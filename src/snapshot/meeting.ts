@@ -4,7 +4,6 @@
  */
 import {
   closeSync,
-  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -26,7 +25,6 @@ const STALE_MS = 120_000
 
 /** Makes the page for so many members; returns its path. */
 export function makeMeeting(runDirectory: string, id: string, members: number): string {
-  mkdirSync(runDirectory, { recursive: true, mode: 0o755 })
   const page = Buffer.alloc(PAGE_BYTES)
   page.write(MAGIC, 'latin1')
   page.writeUInt32LE(VERSION, 4)
@@ -36,16 +34,19 @@ export function makeMeeting(runDirectory: string, id: string, members: number): 
   return path
 }
 
-/** Nobody is to wait any more. Idempotent, also when the cut is over and the page is gone. */
+/** Nobody is to wait any more. Never throws: the cut may be over, and waits end by themselves, too. */
 export function failMeeting(path: string): void {
-  if (!existsSync(path)) return
   const one = Buffer.alloc(4)
   one.writeUInt32LE(1)
-  const fd = openSync(path, 'r+')
   try {
-    writeSync(fd, one, 0, one.length, FAILED_AT)
-  } finally {
-    closeSync(fd)
+    const fd = openSync(path, 'r+')
+    try {
+      writeSync(fd, one, 0, one.length, FAILED_AT)
+    } finally {
+      closeSync(fd)
+    }
+  } catch {
+    // The page is gone.
   }
 }
 
@@ -56,6 +57,7 @@ export function removeMeeting(path: string): void {
 
 /** Removes the pages of those who died in the middle of a cut. */
 export function removeStaleMeetings(runDirectory: string, now: number): void {
+  mkdirSync(runDirectory, { recursive: true, mode: 0o755 })
   for (const name of readdirSync(runDirectory)) {
     if (!name.startsWith(PREFIX)) continue
     const path = join(runDirectory, name)

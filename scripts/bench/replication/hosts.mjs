@@ -200,26 +200,40 @@ export async function makeHosts({ dir, holdfast }) {
  * @template T
  */
 export async function mountVolume(primary, fill) {
-  const tree = path.join(primary.root, 'data')
   const beside = path.join(primary.work, 'beside')
+  let filled
+  const tree = await mountNamed(primary, 'data', async (directory) => {
+    filled = fill?.(directory)
+    await mkdir(beside, { recursive: true })
+    await run('mount', ['--bind', primary.root, beside])
+    defer('unmount what is beside the volume', () => unmount(beside))
+    await run('mount', ['--make-private', beside])
+  })
+  return { tree, plain: path.join(beside, 'data'), filled }
+}
+
+/**
+ * A new volume with this name; returns its tree. It goes when the row is over.
+ * @param {Host} host
+ * @param {string} name
+ * @param {(tree: string) => Promise<void>} [before] what is done before it is protected
+ */
+export async function mountNamed(host, name, before) {
+  const tree = path.join(host.root, name)
   await mkdir(tree)
-  defer('remove the volume', async () => {
-    for (const dir of [tree, path.join(primary.root, 'state', 'data')]) {
+  defer(`remove ${name}`, async () => {
+    for (const dir of [tree, path.join(host.root, 'state', name)]) {
       await rm(dir, { recursive: true, force: true })
     }
   })
-  const filled = fill?.(tree)
-  await mkdir(beside, { recursive: true })
-  await run('mount', ['--bind', primary.root, beside])
-  defer('unmount what is beside the volume', () => unmount(beside))
-  await run('mount', ['--make-private', beside])
-  const [command = '', ...first] = primary.command
-  defer('unmount the volume', async () => {
-    await primary.run(command, [...first, 'unmount', 'data'], { undoing: true })
+  await before?.(tree)
+  const [command = '', ...first] = host.command
+  defer(`unmount ${name}`, async () => {
+    await host.run(command, [...first, 'unmount', name], { undoing: true })
     await unmount(tree)
   })
-  await primary.holdfast('mount', tree, '--retain-size', '4G')
-  return { tree, plain: path.join(beside, 'data'), filled }
+  await host.holdfast('mount', tree, '--retain-size', '4G')
+  return tree
 }
 
 /**
