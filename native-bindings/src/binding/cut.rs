@@ -5,6 +5,7 @@ use super::registry;
 use super::volume::going_down;
 use crate::capture::meeting::{Meeting, Met};
 use crate::capture::SlotWriter;
+use crate::history::History;
 use crate::interceptor::errno::Errno;
 use crate::interceptor::volume::own_header;
 use crate::interceptor::Volume;
@@ -15,6 +16,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const MARKER_NAME_BYTES_MAX: usize = 1024;
@@ -68,6 +70,19 @@ pub struct CutOptions {
     pub meeting: Option<Buffer>,
     /// Longest wait for them, before anything is held.
     pub gather_ms: u32,
+    /// CLOCK_MONOTONIC, ns: I/O is held from then on, not before; none: as soon as all have come. CUT_LATE
+    /// when it is over, or farther away than `gather_ms`.
+    pub start_ns: Option<BigInt>,
+    /// I/O is not released before; none: once the marker is set.
+    pub until_ns: Option<BigInt>,
+    /// False: a marker and no more, the history does not keep what is there. Else it does.
+    pub keep: Option<bool>,
+}
+
+impl CutOptions {
+    fn history<'v>(&self, v: &'v Volume) -> Option<&'v Arc<History>> {
+        v.history.get().filter(|_| self.keep.unwrap_or(true))
+    }
 }
 
 /// Instants on CLOCK_MONOTONIC. From `rest` to `release` nothing has happened on the volume.
@@ -79,7 +94,25 @@ pub struct Cut {
     pub release_ns: BigInt,
 }
 
-/// Holds I/O, here and wherever the meeting is joined, marks the instant and releases.
+fn at(ns: &BigInt) -> u64 {
+    ns.get_u64().1
+}
+
+/// Until an instant of CLOCK_MONOTONIC; at once when it is over.
+fn sleep_until(ns: u64) {
+    let at = libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: a valid instant; interrupted, it is called again.
+    let sleep = || unsafe {
+        libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &at, std::ptr::null_mut())
+    };
+    while sleep() == libc::EINTR {}
+}
+
+/// Holds I/O, here and wherever the meeting is joined, marks the instant and releases; where the meeting
+/// asks for that, not before whoever ordered it says so.
 #[napi]
 pub fn take_cut(handle: u32, options: CutOptions) -> Result<Cut, JsError> {
     let open = registry::get(handle)?;
@@ -120,11 +153,24 @@ impl Drop for Ahead {
 
 fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Result<Cut, JsError> {
     let _ahead = Ahead::now();
+    if let Some(history) = o.history(v) {
+        history.prepare_point().map_err(|e| system("making room in the history", e))?;
+    }
     let gather = Instant::now() + Duration::from_millis(u64::from(o.gather_ms));
     match meeting.map_or(Met::All, |m| m.gather(gather)) {
         Met::All => {}
         Met::Failed => return Err(others()),
         Met::Late => return Err(fail("CUT_LATE", "a volume of the cut did not come")),
+    }
+    if let Some(start) = o.start_ns.as_ref().map(at) {
+        let now = monotonic_ns();
+        if now > start {
+            return Err(fail("CUT_LATE", "the instant that was agreed on is over"));
+        }
+        if start - now > u64::from(o.gather_ms) * 1_000_000 {
+            return Err(fail("CUT_LATE", "the instant that was agreed on is too far away"));
+        }
+        sleep_until(start);
     }
     let max = Duration::from_millis(u64::from(o.max_hold_ms));
     let deadline = Instant::now() + max;
@@ -134,14 +180,24 @@ fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Resul
     }
     let rest = monotonic_ns();
     let marked = match meeting.map_or(Met::All, |m| m.rest(deadline)) {
-        Met::All => append_marker(v, &o.name, deadline.saturating_duration_since(Instant::now())),
+        Met::All => mark(v, o, deadline),
         Met::Failed | Met::Late => Err(others()),
     };
+    let stayed = match meeting.filter(|_| marked.is_ok()) {
+        Some(meeting) => meeting.stay(deadline),
+        None => Met::All,
+    };
+    if let (Ok(_), Some(until)) = (&marked, &o.until_ns) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        sleep_until(at(until).min(monotonic_ns() + left.as_nanos() as u64));
+    }
     let release = monotonic_ns();
     let in_time = v.gate.release().is_some();
     let seq = marked?;
-    if !in_time {
-        return Err(expired());
+    match stayed {
+        Met::Failed => return Err(others()),
+        Met::All if in_time => {}
+        Met::All | Met::Late => return Err(expired()),
     }
     Ok(Cut {
         seq: seq.into(),
@@ -149,6 +205,19 @@ fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Resul
         rest_ns: rest.into(),
         release_ns: release.into(),
     })
+}
+
+/// Marks the instant, and has the history keep what is there.
+fn mark(v: &Volume, o: &CutOptions, deadline: Instant) -> Result<u64, JsError> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let Some(history) = o.history(v) else {
+        return append_marker(v, &o.name, left());
+    };
+    // Stored pages that no gate holds come before the marker or after it, as a whole.
+    let _no_side = history.cut.try_write_for(left()).ok_or_else(|| no_rest(o.max_hold_ms))?;
+    let seq = append_marker(v, &o.name, left())?;
+    history.set_point(seq).map_err(|e| system("keeping the moment in the history", e))?;
+    Ok(seq)
 }
 
 /// Has the pages of a file that were stored to through mappings written, and waits for it. For a process

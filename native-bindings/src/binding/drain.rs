@@ -35,10 +35,16 @@ pub fn ring_buffer(env: Env, handle: u32) -> Result<BufferSlice<'static>, JsErro
 }
 
 #[napi]
-pub fn take_spans(handle: u32, max_bytes: f64, wait_ms: u32) -> Result<TakeSpans, JsError> {
+pub fn take_spans(
+    handle: u32,
+    max_bytes: f64,
+    wait_ms: u32,
+    linger_ms: u32,
+) -> Result<TakeSpans, JsError> {
     let open = registry::get(handle)?;
     let wait = Duration::from_millis(u64::from(wait_ms));
-    let taken = open.volume.ring.take(max_bytes as usize, wait);
+    let linger = Duration::from_millis(u64::from(linger_ms));
+    let taken = open.volume.ring.take(max_bytes as usize, wait, linger);
     let span = |f: &crate::capture::drain::TakenFrame| FrameSpan {
         first_seq: f.first_seq.into(),
         last_seq: f.last_seq.into(),

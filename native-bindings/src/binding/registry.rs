@@ -24,14 +24,21 @@ pub struct Open {
     pub sweep: Mutex<Option<(Arc<SweepState>, std::thread::JoinHandle<()>)>>,
     /// Threads that capture in the background (recovery of intents).
     pub background: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// What is kept of its past.
+    pub kept: Option<Arc<super::history::Kept>>,
     pub stopped: std::sync::atomic::AtomicBool,
 }
 
 static OPEN: LazyLock<Mutex<HashMap<u32, Arc<Open>>>> = LazyLock::new(Mutex::default);
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
+/// A number that nothing open has: whatever is addressed by a handle is one thing only.
+pub fn number() -> u32 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 pub fn add(open: Open) -> u32 {
-    let handle = NEXT.fetch_add(1, Ordering::Relaxed);
+    let handle = number();
     OPEN.lock().insert(handle, Arc::new(open));
     handle
 }

@@ -1,6 +1,7 @@
 //! Replay, and checksums.
 
 use super::error::{c_path, fail, system, JsError};
+use crate::record::FrameView;
 use crate::replay::{
     Difference, Position, ReplayError, ReplayOptions, Replayer, Start, BASELINE_AWAITED,
     BASELINE_OWN,
@@ -29,6 +30,8 @@ pub struct JsReplayOptions {
     pub start: Option<JsReplayStart>,
     pub restart: Option<bool>,
     pub compare: Option<bool>,
+    /// Handle of the history that is written.
+    pub history: Option<u32>,
 }
 
 #[napi(object)]
@@ -134,7 +137,8 @@ pub fn open_replay(options: JsReplayOptions) -> Result<u32, JsError> {
             scans: if s.baseline { BASELINE_AWAITED } else { 0 },
         },
     };
-    let options = ReplayOptions { target, uuid, state_dir, start, restart, compare };
+    let history = options.history.map(super::history::of_replica).transpose()?;
+    let options = ReplayOptions { target, uuid, state_dir, start, restart, compare, history };
     let replayer = Replayer::open(options).map_err(refused)?;
     // The paths are resolved; the tree lives on with what was opened in it.
     drop(tree);
@@ -229,6 +233,12 @@ pub fn close_replay(handle: u32, finish: bool) -> Result<ReplayPosition, JsError
         Some(replayer) => Ok(replayer.close(finish).map_err(refused)?.into()),
         None => Err(fail("BAD_HANDLE", "the replay was closed")),
     }
+}
+
+/// A frame from elsewhere is whole, as far as its own bytes can prove that.
+#[napi]
+pub fn frame_is_sound(bytes: Buffer) -> bool {
+    FrameView::is_sound(bytes.as_ref())
 }
 
 #[napi]

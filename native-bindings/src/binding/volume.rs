@@ -13,7 +13,7 @@ use crate::scan::{
     KIND_RECAPTURE, KIND_REPAIR, KIND_VERIFY,
 };
 use crate::transport::abi;
-use crate::transport::device::{negotiate, Session};
+use crate::transport::device::{negotiate, Session, Wishes};
 use crate::transport::mount::{attach, clone_tree, detach, flags_of, open_device, tune};
 use crate::transport::uring::{self, Uring};
 use napi::bindgen_prelude::{BigInt, BigUint64Array, Buffer};
@@ -42,6 +42,7 @@ pub struct OpenVolumeOptions {
     pub ring_wait_ms: u32,
     pub exclusive: bool,
     pub transport: Option<String>,
+    pub history: Option<super::history::HistoryOptions>,
 }
 
 #[napi(object)]
@@ -104,6 +105,10 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
         e => system("opening the backing directory", e),
     })?;
     let volume = Arc::new(volume);
+    let kept = match &options.history {
+        Some(history) => Some(super::history::open(history, uuid, &volume, last)?),
+        None => None,
+    };
     let intents = recovered.intents.len() as u32;
     let mut background = Vec::new();
     if intents > 0 {
@@ -132,6 +137,7 @@ pub fn open_volume(options: OpenVolumeOptions) -> Result<OpenVolumeResult, JsErr
         session: Default::default(),
         sweep: Default::default(),
         background: background.into(),
+        kept,
         stopped: AtomicBool::new(false),
     });
     Ok(OpenVolumeResult {
@@ -153,7 +159,7 @@ const INHERITED: libc::c_ulong =
 
 /// Device number of the newest mount at a mountpoint, from /proc/self/mountinfo (never by stat: the
 /// daemon does not touch its own mount).
-fn mounted_device(mountpoint: &CString) -> Option<(u32, u32)> {
+pub(super) fn mounted_device(mountpoint: &CString) -> Option<(u32, u32)> {
     let text = std::fs::read("/proc/self/mountinfo").ok()?;
     let escaped: Vec<u8> = mountpoint
         .as_bytes()
@@ -196,7 +202,9 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
         .map_err(|e| system("mounting", e))?;
     let started = (|| -> Result<_, Errno> {
         let uring = open.uring && uring::enable();
-        let agreed = negotiate(&device, v.options.writeback, v.options.exclusive, uring)?;
+        let (writeback, exclusive) = (v.options.writeback, v.options.exclusive);
+        let wishes = Wishes { writeback, exclusive, uring, walked: false };
+        let agreed = negotiate(&device, wishes)?;
         let over_uring = u64::from(agreed.flags2) << 32 & abi::init::OVER_IO_URING != 0;
         // Over io_uring only FORGET and INTERRUPT come to the device.
         let readers = if over_uring { 1 } else { open.workers };
@@ -255,6 +263,9 @@ pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
         let _ = thread.join();
     }
     open.volume.scan.wait_for_end();
+    if let Some(kept) = &open.kept {
+        kept.close();
+    }
     if let Some(codes) = open.volume.codes.get() {
         // Without it the codes are computed again after a power loss.
         let _ = codes.close();

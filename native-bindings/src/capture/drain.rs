@@ -84,17 +84,21 @@ impl Ring {
         self.wake_drain.notify_one();
     }
 
-    /// Waits up to `wait` for `max` bytes, an fsync, a call or the end; takes what is there.
+    /// Waits up to `wait` for `max` bytes, an fsync, a call or the end; takes what is there. Once there
+    /// is a record, it waits for further ones up to `linger` only.
     ///
     /// The frames stay valid until the next `take`; at most one take is under way.
-    pub fn take(&self, max: usize, wait: Duration) -> Taken {
+    pub fn take(&self, max: usize, wait: Duration, linger: Duration) -> Taken {
         let max = max.max(1);
-        let deadline = Instant::now() + wait;
+        let mut deadline = Instant::now() + wait;
+        // Then nothing is gained by being woken for the first record.
+        let mut lingers = linger >= wait;
         let mut out = Taken::default();
         let next = self.next();
         {
             let mut s = self.signal.lock();
-            self.wake_bytes.store(max as u64, Ordering::Relaxed);
+            let first = if lingers { max as u64 } else { 1 };
+            self.wake_bytes.store(first, Ordering::Relaxed);
             self.drain_waits.store(true, Ordering::SeqCst);
             loop {
                 out.flush_wanted = self.flush_wanted.load(Ordering::SeqCst) > self.journaled_seq();
@@ -102,6 +106,11 @@ impl Ring {
                 let ship = self.ship_wanted.load(Ordering::SeqCst) >= next;
                 if enough || ship || out.flush_wanted || s.stopping || s.called {
                     break;
+                }
+                if !lingers && self.captured_seq() >= next {
+                    lingers = true;
+                    self.wake_bytes.store(max as u64, Ordering::Relaxed);
+                    deadline = deadline.min(Instant::now() + linger);
                 }
                 if self.wake_drain.wait_until(&mut s, deadline).timed_out() {
                     break;
@@ -360,5 +369,53 @@ impl DrainState {
             }
             _ => self.taken.push_back((seq, chunk, 1, bytes, time)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{RingIdentity, SlotWriter};
+    use crate::record::{Encoder, Header, Oid, Time, RECORD_HEADER};
+    use std::sync::Arc;
+
+    /// Longer than any test may take.
+    const FOREVER: Duration = Duration::from_secs(3600);
+
+    fn header() -> Header {
+        Header {
+            seq: 0,
+            clock: 0,
+            op: Op::Gone,
+            flags: 0,
+            uid: 0,
+            gid: 0,
+            pid: 0,
+            comm: [0; 16],
+            oid: Oid { ino: 1, gen: 1 },
+            time: Time { sec: 0, nsec: crate::record::TIME_UNKNOWN },
+            mode: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_record_ends_a_long_wait_and_begins_a_short_one() {
+        let path = std::env::temp_dir().join(format!("holdfast-drain-{}", std::process::id()));
+        let (ring, _) = Ring::open(&path, 1, &RingIdentity { uuid: [1; 16] }).unwrap();
+        let ring = Arc::new(ring);
+        ring.start_drain([1; 16], 1, 0, [0; 8], 0);
+        let theirs = ring.clone();
+        let linger = Duration::from_millis(2);
+        let drain = std::thread::spawn(move || theirs.take(1 << 20, FOREVER, linger));
+        let mut writer = SlotWriter::new(ring.clone());
+        let fill = |buf: &mut [u8]| Encoder::new(buf, &header()).finish();
+        assert_eq!(writer.append(RECORD_HEADER, FOREVER, fill), Some(1));
+        let taken = drain.join().unwrap();
+        assert_eq!(taken.frames.iter().map(|f| f.last_seq).max(), Some(1));
+        // What is there already does not wait for more either.
+        writer.append(RECORD_HEADER, FOREVER, fill);
+        assert_eq!(ring.take(1 << 20, FOREVER, linger).frames.len(), 1);
+        drop(writer);
+        ring.remove();
     }
 }

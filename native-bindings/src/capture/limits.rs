@@ -20,5 +20,7 @@ pub const ACK_CLASSES_MAX: usize = 32;
 pub const SLOW_WAIT_MAX: Duration = Duration::from_millis(1000);
 /// How often a member of a cut that waits for the others looks whether one has given up.
 pub const MEETING_POLL: Duration = Duration::from_millis(10);
+/// How often one that stays at rest looks whether it may go on: a part of every such hold.
+pub const STAYING_POLL: Duration = Duration::from_millis(1);
 /// How often a thread that waits for ring space looks for chunks of resting threads.
 pub const RESTING_POLL: Duration = Duration::from_millis(5);

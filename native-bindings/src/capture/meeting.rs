@@ -5,10 +5,13 @@
 //! the first one releases, nothing happens on any of them. No message is needed in between, and whoever
 //! ordered the cut may die: every wait has an end of its own.
 //!
-//! Layout, little-endian words of 4 bytes: magic, version, members, gathered, at rest, failed. The file
-//! lies on a tmpfs and is gone after the cut.
+//! Where whoever ordered it has something to do while all are at rest (`staying`), they stay so until it
+//! says `released`, or until their own deadline.
+//!
+//! Layout, little-endian words of 4 bytes: magic, version, members, gathered, at rest, failed, staying,
+//! released. The file lies on a tmpfs and is gone after the cut.
 
-use super::limits::MEETING_POLL;
+use super::limits::{MEETING_POLL, STAYING_POLL};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -17,13 +20,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"HFMT");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const BYTES: usize = 4096;
 
 /// How a wait for the others ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
-    /// All are there.
+    /// All are there; or, of those who stay, that they may go on.
     All,
     /// One of them has given up.
     Failed,
@@ -39,6 +42,8 @@ struct Page {
     gathered: AtomicU32,
     at_rest: AtomicU32,
     failed: AtomicU32,
+    staying: AtomicU32,
+    released: AtomicU32,
 }
 
 pub struct Meeting {
@@ -96,12 +101,36 @@ impl Meeting {
         self.arrive(&self.page().at_rest, until)
     }
 
+    /// Waits, at rest, until whoever ordered the cut has released it; at once when it does not ask for that.
+    /// It may be a program that knows no futex: the word is looked at.
+    pub fn stay(&self, until: Instant) -> Met {
+        let page = self.page();
+        if page.staying.load(Ordering::SeqCst) == 0 {
+            return Met::All;
+        }
+        loop {
+            if page.failed.load(Ordering::SeqCst) != 0 {
+                return Met::Failed;
+            }
+            if page.released.load(Ordering::SeqCst) != 0 {
+                return Met::All;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.fail();
+                return Met::Late;
+            }
+            wait(&page.released, 0, left.min(STAYING_POLL));
+        }
+    }
+
     /// Nobody is to wait any more.
     pub fn fail(&self) {
         let page = self.page();
         page.failed.store(1, Ordering::SeqCst);
         wake(&page.gathered);
         wake(&page.at_rest);
+        wake(&page.released);
     }
 
     fn arrive(&self, word: &AtomicU32, until: Instant) -> Met {
@@ -160,6 +189,34 @@ mod tests {
         }
         std::fs::write(&path, bytes).unwrap();
         path
+    }
+
+    fn write_word(path: &Path, at: u64, value: u32) {
+        use std::os::unix::fs::FileExt;
+        let file = OpenOptions::new().write(true).open(path).unwrap();
+        file.write_all_at(&value.to_le_bytes(), at).unwrap();
+    }
+
+    #[test]
+    fn who_stays_goes_on_when_released_or_failed_or_late() {
+        const STAYING: u64 = 24;
+        const RELEASED: u64 = 28;
+        let path = file(1);
+        let meeting = Meeting::open(&path).unwrap();
+        assert_eq!(meeting.stay(soon()), Met::All, "nobody asks for it");
+        write_word(&path, STAYING, 1);
+        let late = meeting.stay(Instant::now() + Duration::from_millis(20));
+        assert_eq!(late, Met::Late);
+        assert_eq!(meeting.stay(soon()), Met::Failed);
+        let path = file(1);
+        write_word(&path, STAYING, 1);
+        let other = path.clone();
+        let staying = std::thread::spawn(move || Meeting::open(&other).unwrap().stay(soon()));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!staying.is_finished());
+        write_word(&path, RELEASED, 1);
+        assert_eq!(staying.join().unwrap(), Met::All);
+        std::fs::remove_file(path).unwrap();
     }
 
     fn soon() -> Instant {

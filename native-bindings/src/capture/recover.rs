@@ -68,6 +68,11 @@ impl Ring {
         Ok(out)
     }
 
+    /// Was this seq, which the journal does not have yet, given to a record? After `recover`.
+    pub fn was_published(&self, seq: u64) -> bool {
+        self.index_of(seq).load(Ordering::Acquire) != HOLE
+    }
+
     /// The objects of all intents were captured.
     pub fn intents_recovered(&self) {
         let _ = std::fs::remove_file(intents::path_beside(&self.path));

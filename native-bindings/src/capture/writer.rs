@@ -48,6 +48,14 @@ pub struct Reserved {
     len: usize,
 }
 
+impl Reserved {
+    /// What `reserve` has filled, for a payload that is read into its place.
+    pub fn record_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the slot is ours until it is published or aborted; both take it away from here.
+        unsafe { std::slice::from_raw_parts_mut(self.slot.add(RECORD_AT), self.len - RECORD_AT) }
+    }
+}
+
 fn now_ns() -> u64 {
     let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: ts is a valid out-pointer.
@@ -200,6 +208,16 @@ impl SlotWriter {
     /// `fill` writes the record again, now with everything known; it must not be longer than the
     /// intent. Call under the lock of the object, so that seq order is effect order.
     pub fn publish(&mut self, reserved: Reserved, fill: impl FnOnce(&mut [u8]) -> usize) -> u64 {
+        self.publish_as(reserved, fill, |_| ())
+    }
+
+    /// The same; `stamp` is told the seq before anybody else can see it.
+    pub fn publish_as(
+        &mut self,
+        reserved: Reserved,
+        fill: impl FnOnce(&mut [u8]) -> usize,
+        stamp: impl FnOnce(u64),
+    ) -> u64 {
         let ring = &self.ring;
         // SAFETY: the slot is ours until its state is PUBLISHED.
         unsafe {
@@ -212,6 +230,7 @@ impl SlotWriter {
             let now = now_ns();
             (*head).time = now;
             let seq = ring.control().next_seq.fetch_add(1, Ordering::SeqCst);
+            stamp(seq);
             (*head).seq = seq;
             (*head).state.store(PUBLISHED, Ordering::Release);
             ring.index_of(seq).store(ring.offset_of(reserved.slot), Ordering::Release);

@@ -8,6 +8,7 @@
 
 use super::{segments, Code, STATE_MASK};
 use crate::boot::boot_id;
+use crate::interceptor::errno::{check, Errno};
 use crate::record::{u64_at, Oid, SEGMENT_BYTES};
 use parking_lot::Mutex;
 use std::fs::File;
@@ -22,7 +23,7 @@ const ENTRY_WORDS: usize = 4;
 const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 /// Entries looked at for one key; beyond it one of them makes room.
 const PROBES: u64 = 8;
-/// Fewest and most entries: 2 MiB to 2 GiB, of which only what is used takes up memory or disk.
+/// Fewest and most entries: 2 MiB to 2 GiB on the disk; only what is used takes up memory.
 const ENTRIES_MIN: u64 = 1 << 16;
 const ENTRIES_MAX: u64 = 1 << 26;
 
@@ -73,6 +74,16 @@ fn key(oid: Oid, segment: u64) -> (u64, u64) {
     (oid.ino | 1 << 63, mix(oid.gen) ^ mix(segment.wrapping_add(0x9e37_79b9_7f4a_7c15)))
 }
 
+/// As long as this, without holes: a store to a mapping cannot report a full disk, it kills.
+fn allocate(file: &File, len: usize) -> std::io::Result<()> {
+    file.set_len(len as u64)?;
+    // SAFETY: plain call on an open descriptor.
+    match check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len as i64) }) {
+        Err(Errno(e)) if e != libc::EOPNOTSUPP => Err(std::io::Error::from_raw_os_error(e)),
+        _ => Ok(()),
+    }
+}
+
 /// Entries for this many bytes of data, with room to spare.
 fn entries_for(bytes: u64) -> u64 {
     (bytes / SEGMENT_BYTES * 2).next_power_of_two().clamp(ENTRIES_MIN, ENTRIES_MAX)
@@ -81,9 +92,12 @@ fn entries_for(bytes: u64) -> u64 {
 impl CodeStore {
     /// Opens the table or makes it; codes of before a power loss, of another volume, or in a table too
     /// small for `data_bytes` by far are forgotten. `keep`: nobody can have changed a file since the last
-    /// process with the table open has ended.
+    /// process with the table open has ended. ENOSPC where the table does not fit. After an error there
+    /// is no table: what changes now would not be noticed in it.
     pub fn open(path: &Path, uuid: [u8; 16], data_bytes: u64, keep: bool) -> std::io::Result<Self> {
-        Self::open_at(boot_id(), path, uuid, data_bytes, keep)
+        Self::open_at(boot_id(), path, uuid, data_bytes, keep).inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 
     fn open_at(
@@ -115,8 +129,8 @@ impl CodeStore {
         if !fits {
             file.set_len(0)?;
         }
-        file.set_len(bytes(entries) as u64)?;
         let len = bytes(entries);
+        allocate(&file, len)?;
         // SAFETY: a fresh shared mapping of a file that we own; checked below.
         let map = unsafe {
             let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -308,6 +322,19 @@ mod tests {
     fn remove(name: &str) {
         let path = std::env::temp_dir().join(format!("codes-{name}-{}", std::process::id()));
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn all_of_the_table_has_blocks() {
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("codes-blocks-{}", std::process::id()));
+        File::create(&path).unwrap().set_len(HEADER_BYTES as u64).unwrap();
+        for _ in 0..2 {
+            let store = CodeStore::open_at(BOOT, &path, [1; 16], 1 << 30, true).unwrap();
+            let meta = store.file.metadata().unwrap();
+            assert!(meta.blocks() * 512 >= store.len as u64, "{} blocks", meta.blocks());
+        }
+        remove("blocks");
     }
 
     #[test]

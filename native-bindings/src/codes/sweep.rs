@@ -1,7 +1,8 @@
 //! The sweep: computes in the background the codes that changes have made invalid.
 //!
 //! A thread of the lowest priority that walks the tree, once after a while with changes, and reads the
-//! segments without a code at a limited rate. What changes while it is read stays without one.
+//! segments without a code at a limited rate. What changes while it is read stays without one. While a
+//! scan runs (a baseline, a comparison) it waits: somebody waits for that.
 
 use super::{read_at, segments, Code, CodeStore};
 use crate::interceptor::attr::stat_fd;
@@ -135,6 +136,12 @@ fn file(
             continue;
         }
         let stop = || state.stop.load(Ordering::Relaxed);
+        if v.scan.is_running() {
+            while v.scan.is_running() && !stop() {
+                std::thread::sleep(POLL);
+            }
+            *pace = Pace::new(BYTES_PER_S); // else it would make up for the time
+        }
         if stop() {
             return Err(Errno(libc::ECANCELED));
         }

@@ -96,6 +96,9 @@ impl Volume {
         w.creds.assume(r.header.uid, r.header.gid, false);
         w.creds.umask(wanted.umask);
         let locks = EffectLocks::new([Some(&parent), None, None, None]);
+        if let Err(e) = self.past_of_new_name(w, &parent, &dir, wanted.name) {
+            return Err(self.refused(w, Some(slot), e));
+        }
         let fd = match make(raw(&dir), &name, wanted) {
             Ok(fd) => fd,
             Err(e) => {
@@ -104,6 +107,9 @@ impl Volume {
             }
         };
         let (inode, st) = self.made(&parent, wanted.name, &name, raw(&dir), fd)?;
+        if let Some(history) = self.history.get() {
+            history.born(inode.oid);
+        }
         self.bind(w, &parent);
         let pst = stat_fd(raw(&dir))?;
         {
@@ -162,6 +168,12 @@ impl Volume {
         let slot = self.reserve(w, len, objects, |buf| encode(buf, unknown, 0, unknown))?;
         w.creds.assume(r.header.uid, r.header.gid, false);
         let locks = EffectLocks::new([Some(&parent), Some(&inode), None, None]);
+        let kept = self
+            .past_of_new_name(w, &parent, &dir, bytes)
+            .and_then(|()| self.past_of_attr(w, &inode, &fd, false));
+        if let Err(e) = kept {
+            return Err(self.refused(w, Some(slot), e));
+        }
         self.scan.note_entry(&parent);
         // SAFETY: valid strings; AT_EMPTY_PATH links the object of the descriptor.
         let done = check(unsafe {

@@ -88,6 +88,15 @@ impl Creds {
         self.drop_caps(drop);
     }
 
+    /// What it pretends to be now, for `resume`.
+    pub fn identity(&self) -> (u32, u32, bool) {
+        (self.uid, self.gid, self.dropped & 1 << CAP_FSETID != 0)
+    }
+
+    pub fn resume(&mut self, (uid, gid, kill): (u32, u32, bool)) {
+        self.assume(uid, gid, kill);
+    }
+
     /// Is the daemon itself again.
     pub fn own(&mut self) {
         self.assume(0, 0, false);

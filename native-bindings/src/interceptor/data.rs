@@ -4,6 +4,7 @@ use super::attr::{mtime, stat_fd};
 use super::errno::{check, check_len, Errno, Res};
 use super::table::{raw, Access, EffectLocks, Inode};
 use super::volume::{Volume, Worker};
+use crate::codes::read_at;
 use crate::record::{Encoder, Header, Op, Time, FLAG_KILLPRIV, FLAG_MAPPED, RECORD_HEADER};
 use crate::transport::abi::{
     CopyFileRangeIn, FallocateIn, LseekIn, LseekOut, ReadIn, WriteIn, WriteOut, WRITE_CACHE,
@@ -21,7 +22,8 @@ const COPY_BYTES_MAX: u64 = 64 << 20;
 /// Bytes in front of a write's payload: record header and offset.
 pub const WRITE_PAYLOAD_AT: usize = RECORD_HEADER + 8;
 
-fn encode_write(buf: &mut [u8], header: &Header, offset: u64, len: usize) -> usize {
+/// A record whose payload is in place: a write's, or an image of data's.
+pub fn encode_write(buf: &mut [u8], header: &Header, offset: u64, len: usize) -> usize {
     let mut e = Encoder::new(buf, header);
     e.u64(offset).payload_in_place(len);
     e.finish()
@@ -62,27 +64,37 @@ fn appended_from(arg: &WriteIn, len: usize, size: u64) -> Res<usize> {
     Ok(there)
 }
 
+/// lseek for data or a hole; `None` when there is none up to the end.
+pub fn seek(fd: i32, at: u64, whence: i32) -> Res<Option<u64>> {
+    // SAFETY: plain call; nobody uses the position of this descriptor.
+    let n = unsafe { libc::lseek(fd, at as i64, whence) };
+    match n {
+        n if n >= 0 => Ok(Some(n as u64)),
+        _ if Errno::last() == Errno(libc::ENXIO) => Ok(None),
+        _ => Err(Errno::last()),
+    }
+}
+
+/// Where an open file has data between two places, in order.
+pub fn data_of(fd: i32, from: u64, to: u64) -> Res<Vec<(u64, u64)>> {
+    let mut out = Vec::new();
+    let mut at = from;
+    while at < to {
+        let Some(data) = seek(fd, at, libc::SEEK_DATA)?.filter(|data| *data < to) else { break };
+        let end = seek(fd, data, libc::SEEK_HOLE)?.map_or(to, |hole| hole.min(to));
+        out.push((data, end));
+        at = end.max(data + 1);
+    }
+    Ok(out)
+}
+
 impl Volume {
     pub(super) fn op_read(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let arg: ReadIn = r.arg()?;
         let inode = self.inode(r.header.nodeid);
         let fd = self.table.descriptor(&inode, Access::Read)?;
-        w.out.fill((arg.size as usize).min(IO_BYTES_MAX), |buf| {
-            let mut done = 0;
-            while done < buf.len() {
-                let rest = &mut buf[done..];
-                // SAFETY: valid buffer of that length.
-                let n = check_len(unsafe {
-                    let at = (arg.offset as usize + done) as i64;
-                    libc::pread(raw(&fd), rest.as_mut_ptr().cast(), rest.len(), at)
-                })?;
-                if n == 0 {
-                    break;
-                }
-                done += n;
-            }
-            Ok::<usize, Errno>(done)
-        })?;
+        let size = (arg.size as usize).min(IO_BYTES_MAX);
+        w.out.fill(size, |buf| read_at(raw(&fd), buf, arg.offset))?;
         Ok(Reply::Done)
     }
 
@@ -124,8 +136,10 @@ impl Volume {
         let kill = arg.write_flags & WRITE_KILL_SUIDGID != 0;
         let mut header = w.header(&r.header, Op::Write, inode.oid);
         header.flags = if kill { FLAG_KILLPRIV } else { 0 } | if mapped { FLAG_MAPPED } else { 0 };
-        // A writepage is never held: that would block the next store to the page.
+        // A writepage is never held: that would block the next store to the page. What it changes is on
+        // one side of a cut all the same.
         let _inside = (!mapped).then(|| self.gate.enter());
+        let _side = self.history.get().filter(|_| mapped).map(|h| h.cut.read());
         if mapped {
             w.creds.own();
         } else {
@@ -182,7 +196,11 @@ impl Volume {
             encode_write(buf, &header, arg.offset, bytes.len())
         })?;
         let locks = EffectLocks::new([Some(inode), None, None, None]);
-        self.before_change(inode, arg.offset, arg.offset + bytes.len() as u64);
+        let end = arg.offset + bytes.len() as u64;
+        if let Err(e) = self.past_of_range(w, inode, fd, Some((arg.offset, end))) {
+            return Err(self.refused(w, Some(slot), e));
+        }
+        self.before_change(inode, arg.offset, end);
         let n = match pwrite_all(raw(fd), bytes, arg.offset) {
             Ok(n) => n,
             Err(e) => {
@@ -225,6 +243,14 @@ impl Volume {
             true => stat_fd(raw(&fd))?.stx_size.saturating_add(arg.length),
             false => arg.offset.saturating_add(arg.length),
         };
+        if !inode.is_gone() {
+            let changed = if moves { (arg.offset, u64::MAX) } else { (arg.offset, end) };
+            let keeps = mode & !(libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_UNSHARE_RANGE) == 0;
+            let changed = if keeps { None } else { Some(changed) };
+            if let Err(e) = self.past_of_range(w, &inode, &fd, changed) {
+                return Err(self.refused(w, Some(slot), e));
+            }
+        }
         self.before_change(&inode, arg.offset, end);
         // SAFETY: plain call.
         if let Err(e) = check(unsafe { libc::fallocate(raw(&fd), mode, offset, len) }) {
@@ -273,6 +299,12 @@ impl Volume {
         let locks = EffectLocks::new([Some(&source), Some(&target), None, None]);
         let (mut off_in, mut off_out) = (arg.off_in as i64, arg.off_out as i64);
         let most = arg.len.min(COPY_BYTES_MAX);
+        if !target.is_gone() {
+            let changed = Some((arg.off_out, arg.off_out.saturating_add(most)));
+            if let Err(e) = self.past_of_range(w, &target, &to, changed) {
+                return Err(self.refused(w, Some(slot), e));
+            }
+        }
         self.before_change(&target, arg.off_out, arg.off_out.saturating_add(most));
         // SAFETY: valid pointers to the offsets.
         let done = check_len(unsafe {

@@ -18,6 +18,7 @@ impl Volume {
             self.counters.panics.fetch_add(1, Ordering::Relaxed);
             Err(Errno(libc::EIO))
         });
+        w.past.settle(self.history.get().map(|h| &**h));
         w.writer.rest();
         if result.is_err() {
             w.out.clear();

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub const HANDLE_BYTES_MAX: usize = 24;
 
 /// A file handle of the backing file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileHandle {
     kind: i32,
     len: u8,
@@ -123,7 +123,7 @@ impl CName {
 }
 
 /// The path under which the process reaches one of its own descriptors.
-pub fn proc_path(fd: &OwnedFd) -> std::ffi::CString {
+pub fn proc_path(fd: &impl AsRawFd) -> std::ffi::CString {
     // A formatted number has no zero byte.
     std::ffi::CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
 }

@@ -58,6 +58,9 @@ impl Volume {
             self.reserve(w, RECORD_HEADER + 40, objects, |buf| encode(buf, Time::UNKNOWN, 0))?;
         w.creds.assume(r.header.uid, r.header.gid, false);
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
+        if let Err(e) = self.past_of_attr(w, &inode, &fd, false) {
+            return Err(self.refused(w, Some(slot), e));
+        }
         // SAFETY: the kernel reads at most `len` bytes for these commands.
         let done =
             check(unsafe { libc::ioctl(raw(&fd), libc::c_ulong::from(arg.cmd), value.as_ptr()) });

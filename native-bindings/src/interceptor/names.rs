@@ -6,11 +6,10 @@ use super::handle::{CName, FileHandle};
 use super::table::{raw, Access, Inode};
 use super::volume::{Volume, Worker};
 use crate::record::Oid;
-use crate::transport::abi::{
-    AttrOut, BatchForgetIn, EntryOut, ForgetIn, ForgetOne, StatfsOut, StatxOut,
-};
+use crate::transport::abi::{AttrOut, EntryOut, ForgetIn, StatfsOut, StatxOut};
 use crate::transport::reply::Reply;
-use crate::transport::request::{read_pod, Request};
+use crate::transport::request::Request;
+use std::ffi::CStr;
 use std::sync::Arc;
 
 impl Volume {
@@ -98,10 +97,7 @@ impl Volume {
     }
 
     pub(super) fn op_batch_forget(&self, r: &Request) -> Res<Reply> {
-        let arg: BatchForgetIn = r.arg()?;
-        let size = std::mem::size_of::<ForgetOne>();
-        for one in r.rest.chunks_exact(size).take(arg.count as usize) {
-            let one: ForgetOne = read_pod(one)?;
+        for one in r.forgets()? {
             self.forget(one.nodeid, one.nlookup);
         }
         Ok(Reply::None)
@@ -154,24 +150,41 @@ impl Volume {
     }
 
     pub(super) fn op_statfs(&self, w: &mut Worker) -> Res<Reply> {
-        // SAFETY: all zero is a valid statfs buffer; the descriptor is open.
-        let s = unsafe {
-            let mut s: libc::statfs = std::mem::zeroed();
-            super::errno::check(libc::fstatfs(self.mount_fd(), &mut s))?;
-            s
-        };
-        w.out.push(&StatfsOut {
-            blocks: s.f_blocks,
-            bfree: s.f_bfree,
-            bavail: s.f_bavail,
-            files: s.f_files,
-            ffree: s.f_ffree,
-            bsize: s.f_bsize as u32,
-            namelen: s.f_namelen as u32,
-            frsize: s.f_frsize as u32,
-            padding: 0,
-            spare: [0; 6],
-        });
+        w.out.push(&statfs_of(self.mount_fd())?);
         Ok(Reply::Done)
     }
+}
+
+/// What STATFS tells of the file system of an open descriptor.
+pub fn statfs_of(fd: i32) -> Res<StatfsOut> {
+    // SAFETY: all zero is a valid statfs buffer; the descriptor is open.
+    let s = unsafe {
+        let mut s: libc::statfs = std::mem::zeroed();
+        super::errno::check(libc::fstatfs(fd, &mut s))?;
+        s
+    };
+    Ok(StatfsOut {
+        blocks: s.f_blocks,
+        bfree: s.f_bfree,
+        bavail: s.f_bavail,
+        files: s.f_files,
+        ffree: s.f_ffree,
+        bsize: s.f_bsize as u32,
+        namelen: s.f_namelen as u32,
+        frsize: s.f_frsize as u32,
+        padding: 0,
+        spare: [0; 6],
+    })
+}
+
+/// The target of the symbolic link `name` below an open directory, or of an open link itself when the
+/// name is empty.
+pub fn read_link(dir: i32, name: &CStr) -> Res<Vec<u8>> {
+    let mut target = vec![0; libc::PATH_MAX as usize];
+    // SAFETY: a valid string and buffer.
+    let n = check_len(unsafe {
+        libc::readlinkat(dir, name.as_ptr(), target.as_mut_ptr().cast(), target.len())
+    })?;
+    target.truncate(n);
+    Ok(target)
 }

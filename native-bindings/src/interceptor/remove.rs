@@ -5,6 +5,7 @@ use super::errno::{check, Res};
 use super::handle::{CName, FileHandle};
 use super::table::{raw, Access, EffectLocks, Inode};
 use super::volume::{Volume, Worker};
+use crate::history::object::Led;
 use crate::record::{Encoder, Header, Oid, Op, Time, RECORD_HEADER};
 use crate::transport::reply::Reply;
 use crate::transport::request::Request;
@@ -19,6 +20,7 @@ pub(super) struct Doomed {
     /// Names it has now.
     links: u32,
     pub is_dir: bool,
+    pub led: Led,
 }
 
 impl Doomed {
@@ -37,10 +39,13 @@ impl Volume {
     /// keeps it reachable.
     pub(super) fn doom(&self, dir: i32, name: &CName) -> Res<Doomed> {
         let st = stat_at(dir, name.as_c())?;
-        let oid = FileHandle::of(dir, name.as_c())?.oid(st.stx_ino);
+        let handle = FileHandle::of(dir, name.as_c())?;
+        let oid = handle.oid(st.stx_ino);
         let inode = self.table.find(oid);
-        let is_dir = u32::from(st.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-        let doomed = Doomed { oid, inode, links: st.stx_nlink, is_dir };
+        let kind = u32::from(st.stx_mode) & libc::S_IFMT;
+        let led = Led { oid, handle, kind };
+        let is_dir = kind == libc::S_IFDIR;
+        let doomed = Doomed { oid, inode, links: st.stx_nlink, is_dir, led };
         if let Some(inode) = &doomed.inode {
             if doomed.links_left() == 0 {
                 self.table.pin(inode);
@@ -114,6 +119,10 @@ impl Volume {
         let slot = self.reserve(w, len, objects, |buf| encode(buf, Time::UNKNOWN))?;
         w.creds.assume(r.header.uid, r.header.gid, false);
         let locks = EffectLocks::new([Some(&parent), doomed.inode.as_ref(), None, None]);
+        if let Err(e) = self.past_of_removal(w, &parent, &dir, bytes, &doomed) {
+            self.spared(&doomed);
+            return Err(self.refused(w, Some(slot), e));
+        }
         // SAFETY: a valid string.
         if let Err(e) = check(unsafe { libc::unlinkat(raw(&dir), name.as_ptr(), flags) }) {
             w.writer.abort(slot);

@@ -6,6 +6,7 @@ use super::handle::{CName, FileHandle};
 use super::remove::Doomed;
 use super::table::{raw, EffectLocks, Inode};
 use super::volume::{Volume, Worker};
+use crate::history::object::Led;
 use crate::record::{valid, Encoder, Oid, Op, Time, RECORD_HEADER};
 use crate::transport::abi::{InHeader, Rename2In, RenameIn};
 use crate::transport::reply::Reply;
@@ -34,7 +35,9 @@ impl Volume {
         let _inside = self.gate.enter();
 
         let st = stat_at(raw(&old_dir), old_name.as_c())?;
-        let oid = FileHandle::of(raw(&old_dir), old_name.as_c())?.oid(st.stx_ino);
+        let handle = FileHandle::of(raw(&old_dir), old_name.as_c())?;
+        let oid = handle.oid(st.stx_ino);
+        let led = Led { oid, handle, kind: u32::from(st.stx_mode) & libc::S_IFMT };
         let moved = self.table.find(oid);
         let replaced = match self.target(raw(&new_dir), &new_name, exchange) {
             Ok(doomed) => Some(doomed),
@@ -74,6 +77,18 @@ impl Volume {
         w.creds.assume(r.header.uid, r.header.gid, false);
         let other = replaced.as_ref().and_then(|d| d.inode.as_ref());
         let locks = EffectLocks::new([Some(&old_parent), Some(&new_parent), moved.as_ref(), other]);
+        let kept = self.past_of_rename(
+            w,
+            (&old_parent, &old_dir, old_bytes, &led),
+            (&new_parent, &new_dir, new_bytes, replaced.as_ref()),
+            exchange,
+        );
+        if let Err(e) = kept {
+            if let Some(d) = &replaced {
+                self.spared(d);
+            }
+            return Err(self.refused(w, Some(slot), e));
+        }
         self.scan.note_entry(&new_parent);
         if exchange {
             self.scan.note_entry(&old_parent);

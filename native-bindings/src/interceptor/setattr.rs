@@ -69,8 +69,9 @@ impl Volume {
         let arg = SetattrIn::default();
         let fill = |buf: &mut [u8]| encode(buf, &header, valid, &arg, Some(&st));
         self.bind(w, inode);
-        if w.writer.append(RECORD_HEADER + 64, self.options.ring_wait, fill).is_none() {
-            self.note_uncaptured();
+        match w.writer.append(RECORD_HEADER + 64, self.options.ring_wait, fill) {
+            Some(seq) => w.past.stamp(seq, self.history.get().map(|h| &**h)),
+            None => self.note_uncaptured(),
         }
         self.saw(inode, &st);
         Ok(())
@@ -114,6 +115,11 @@ impl Volume {
         let gives = arg.valid & (k::FATTR_UID | k::FATTR_GID) != 0 && r.header.uid != 0;
         self.become_writer(w, &r.header, raw(&fd), gives || (kill && sizes))?;
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
+        if captured {
+            if let Err(e) = self.past_of_setattr(w, &inode, &fd, &arg) {
+                return Err(self.refused(w, slot, e));
+            }
+        }
         if sizes && self.codes.get().is_some() {
             let size = stat_fd(raw(&fd))?.stx_size;
             self.before_change(&inode, arg.size.min(size), size);

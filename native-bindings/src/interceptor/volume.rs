@@ -8,6 +8,9 @@ use super::table::{Access, Inode, Table};
 use crate::capture::acks::point;
 use crate::capture::{Acks, Gate, Reserved, Ring, SlotWriter, StoredHandle};
 use crate::codes::CodeStore;
+use crate::history::log::Author;
+use crate::history::past::Past;
+use crate::history::History;
 use crate::record::{Encoder, Header, Oid, Op, Time, BIND_INTERVAL_BYTES, RECORD_HEADER};
 use crate::transport::abi::{EntryOut, InHeader, OPCODES};
 use crate::transport::reply::Output;
@@ -19,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Seconds for which the kernel may keep names and attributes when nobody else changes the tree.
-const FOREVER_S: u64 = 1 << 31;
+pub const FOREVER_S: u64 = 1 << 31;
 /// The same when others may change the backing directory.
 const SHARED_S: u64 = 1;
 /// Descriptors a process keeps free for everything else.
@@ -78,6 +81,8 @@ pub struct Volume {
     pub scan: crate::scan::ScanState,
     /// Codes of what the files hold, once somebody asks for them.
     pub codes: OnceLock<Arc<CodeStore>>,
+    /// What things were before they changed, if that is kept.
+    pub history: OnceLock<Arc<History>>,
     /// Removals that went through the mount, when others can remove as well.
     pub absent: crate::scan::Absent,
 }
@@ -87,6 +92,8 @@ pub struct Worker {
     pub writer: SlotWriter,
     pub creds: Creds,
     pub out: Output,
+    /// What the request's change found there.
+    pub past: Past,
     comm: CommCache,
 }
 
@@ -100,12 +107,15 @@ impl Worker {
             writer: SlotWriter::new(ring),
             creds: Creds::for_this_thread()?,
             out: Output::with_capacity(4096),
+            past: Past::default(),
             comm: CommCache::default(),
         })
     }
 
     /// The fixed part of a record about `oid`, caused by the request.
     pub fn header(&mut self, r: &InHeader, op: Op, oid: Oid) -> Header {
+        let comm = self.comm.of(r.pid);
+        self.past.author = Author { uid: r.uid, gid: r.gid, pid: r.pid, op: op as u8, comm };
         Header {
             seq: 0,
             clock: 0,
@@ -114,7 +124,7 @@ impl Worker {
             uid: r.uid,
             gid: r.gid,
             pid: r.pid,
-            comm: self.comm.of(r.pid),
+            comm,
             oid,
             time: Time::UNKNOWN,
             mode: 0,
@@ -209,6 +219,7 @@ impl Volume {
             streams: Mutex::default(),
             scan: crate::scan::ScanState::default(),
             codes: OnceLock::new(),
+            history: OnceLock::new(),
         })
     }
 
@@ -217,6 +228,11 @@ impl Volume {
         if let Some(codes) = self.codes.get() {
             codes.invalidate(inode.oid, from, to);
         }
+    }
+
+    /// The root of the backing directory, for a reader of its own.
+    pub fn root_file(&self) -> std::io::Result<File> {
+        self.root_fd.try_clone()
     }
 
     /// A descriptor on the backing mount.
@@ -310,7 +326,8 @@ impl Volume {
         fill: impl FnOnce(&mut [u8]) -> usize,
     ) -> u64 {
         self.counters.mutations.fetch_add(1, Ordering::Relaxed);
-        w.writer.publish(slot, fill)
+        let (past, history) = (&mut w.past, self.history.get());
+        w.writer.publish_as(slot, fill, |seq| past.stamp(seq, history.map(|h| &**h)))
     }
 
     /// The current generation of bindings.

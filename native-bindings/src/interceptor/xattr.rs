@@ -7,7 +7,7 @@ use super::table::{raw, Access, EffectLocks, Inode};
 use super::volume::{Volume, Worker};
 use crate::record::{Encoder, Header, Op, Time, FLAG_KILLPRIV, RECORD_HEADER};
 use crate::transport::abi::{GetxattrIn, GetxattrOut, SetxattrIn, SETXATTR_ACL_KILL_SGID};
-use crate::transport::reply::Reply;
+use crate::transport::reply::{Output, Reply};
 use crate::transport::request::Request;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -86,6 +86,54 @@ fn c_name(bytes: &[u8]) -> Res<CString> {
     CString::new(bytes).map_err(|_| Errno(libc::EINVAL))
 }
 
+/// The answer of LISTXATTR: those of these names, each with a zero byte, that the caller may see; or
+/// how long they are, when there is no `room`.
+pub fn give_names(out: &mut Output, r: &Request, room: u32, names: &[u8]) -> Res<Reply> {
+    // We see all names; a caller without privilege does not see trusted ones.
+    let visible = |name: &&[u8]| r.header.uid == 0 || !name.starts_with(b"trusted.");
+    let names: Vec<u8> =
+        names.split_inclusive(|b| *b == 0).filter(visible).flatten().copied().collect();
+    give_bytes(out, room, &names)
+}
+
+/// The answer of GETXATTR and LISTXATTR: the bytes, or how many they are when there is no `room`.
+pub fn give_bytes(out: &mut Output, room: u32, bytes: &[u8]) -> Res<Reply> {
+    if room == 0 {
+        out.push(&GetxattrOut { size: bytes.len() as u32, padding: 0 });
+    } else if bytes.len() > room as usize {
+        return Err(Errno(libc::ERANGE));
+    } else {
+        out.extend(bytes);
+    }
+    Ok(Reply::Done)
+}
+
+/// All names and values, by a way to list names and one to get a value.
+pub fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> Res<usize>,
+    get: impl Fn(&CStr, &mut [u8]) -> Res<usize>,
+) -> Res<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; XATTR_BYTES_MAX];
+    let n = match list(&mut names) {
+        Ok(n) => n,
+        Err(Errno(libc::EOPNOTSUPP)) => 0,
+        Err(e) => return Err(e),
+    };
+    let mut all = Vec::new();
+    for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let mut value = vec![0; XATTR_BYTES_MAX];
+        match get(&c_name(name)?, &mut value) {
+            Ok(n) => {
+                value.truncate(n);
+                all.push((name.to_vec(), value));
+            }
+            Err(Errno(libc::ENODATA)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(all)
+}
+
 impl Volume {
     pub(super) fn op_getxattr(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
         let arg: GetxattrIn = r.arg()?;
@@ -105,18 +153,7 @@ impl Volume {
         let target = Target::of(self, &self.inode(r.header.nodeid))?;
         let mut buf = vec![0; XATTR_BYTES_MAX];
         let n = target.list(&mut buf)?;
-        // We see all names; a caller without privilege does not see trusted ones.
-        let visible = |name: &&[u8]| r.header.uid == 0 || !name.starts_with(b"trusted.");
-        let names = buf[..n].split_inclusive(|b| *b == 0).filter(visible);
-        let total: usize = names.clone().map(<[u8]>::len).sum();
-        if arg.size == 0 {
-            w.out.push(&GetxattrOut { size: total as u32, padding: 0 });
-        } else if total > arg.size as usize {
-            return Err(Errno(libc::ERANGE));
-        } else {
-            names.for_each(|name| w.out.extend(name));
-        }
-        Ok(Reply::Done)
+        give_names(&mut w.out, r, arg.size, &buf[..n])
     }
 
     pub(super) fn op_setxattr(&self, w: &mut Worker, r: &Request) -> Res<Reply> {
@@ -164,6 +201,9 @@ impl Volume {
         let slot = self.reserve(w, len, objects, |buf| encode(buf, Time::UNKNOWN, 0))?;
         w.creds.assume(r.header.uid, r.header.gid, kill);
         let locks = EffectLocks::new([Some(&inode), None, None, None]);
+        if let Err(e) = self.past_of_attr(w, &inode, &target.fd, true) {
+            return Err(self.refused(w, Some(slot), e));
+        }
         let done = match op {
             Op::Setxattr => target.set(&name, value, flags),
             _ => target.remove(&name),

@@ -1,6 +1,6 @@
 //! Reads records without copying. Every length is checked: a record may come from a damaged disk.
 
-use super::{Header, Oid, Op, Time, RECORD_BYTES_MAX, RECORD_HEADER};
+use super::{Header, Oid, Op, Time, RECORD_ALIGN, RECORD_BYTES_MAX, RECORD_HEADER};
 
 /// What is wrong with bytes that should be a record or a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl<'a> RecordView<'a> {
             return Err(DecodeError::Truncated { need: RECORD_HEADER, have: bytes.len() });
         }
         let len = u32_at(bytes, 0) as usize;
-        if !(RECORD_HEADER..=RECORD_BYTES_MAX).contains(&len) || len % 8 != 0 {
+        if !(RECORD_HEADER..=RECORD_BYTES_MAX).contains(&len) || len % RECORD_ALIGN != 0 {
             return Err(DecodeError::BadLength(len));
         }
         if bytes.len() < len {
@@ -94,6 +94,14 @@ impl<'a> RecordView<'a> {
         } else {
             Err(DecodeError::BadChecksum { seq: self.seq() })
         }
+    }
+
+    /// Checksum, fields and length are as they have to be.
+    pub fn is_sound(&self) -> bool {
+        let content = RECORD_HEADER + u16_at(self.bytes, 26) as usize + self.payload().len();
+        let tight = self.bytes.len() - content < RECORD_ALIGN;
+        let mut c = self.fields();
+        tight && self.verify().is_ok() && Fields::read(self.op, &mut c).is_ok() && c.is_at_end()
     }
 
     pub fn bytes(&self) -> &'a [u8] {
@@ -175,6 +183,10 @@ pub struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
     }
 
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {

@@ -5,6 +5,9 @@ use super::{FORMAT_VERSION, FRAME_BODY_BYTES_MAX, FRAME_HEADER};
 use sha2::{Digest, Sha256};
 
 const MAGIC: [u8; 4] = *b"HFJF";
+const AT_FLAGS: usize = 5;
+const AT_HEADER_LEN: usize = 6;
+const HEADER_LEN: [u8; 2] = (FRAME_HEADER as u16).to_le_bytes();
 
 /// What a frame says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub fn seal_frame_with(frame: &mut [u8], h: &FrameHeader, crc: u32) -> [u8; 8] {
     header.fill(0);
     header[0..4].copy_from_slice(&MAGIC);
     header[4] = FORMAT_VERSION;
-    header[6..8].copy_from_slice(&(FRAME_HEADER as u16).to_le_bytes());
+    header[AT_HEADER_LEN..8].copy_from_slice(&HEADER_LEN);
     header[8..24].copy_from_slice(&h.uuid);
     header[24..28].copy_from_slice(&h.epoch.to_le_bytes());
     header[28..32].copy_from_slice(&h.records.to_le_bytes());
@@ -109,5 +112,29 @@ impl<'a> FrameView<'a> {
 
     pub fn records(&self) -> Records<'a> {
         Records::new(self.body)
+    }
+
+    /// Whether the frame is all that its own bytes can prove: so are all its records, and no seq is out
+    /// of its place.
+    pub fn is_sound(bytes: &'a [u8]) -> bool {
+        let Ok(frame) = Self::parse(bytes) else {
+            return false;
+        };
+        let h = &frame.header;
+        let (mut count, mut next) = (0u32, h.first_seq);
+        for record in frame.records() {
+            let Ok(record) = record else {
+                return false;
+            };
+            let seq = record.seq();
+            if seq < next || seq > h.last_seq || !record.is_sound() {
+                return false;
+            }
+            let Some(after) = seq.checked_add(1) else {
+                return false;
+            };
+            (count, next) = (count + 1, after);
+        }
+        count == h.records && bytes[AT_FLAGS] == 0 && bytes[AT_HEADER_LEN..][..2] == HEADER_LEN
     }
 }

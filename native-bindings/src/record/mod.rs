@@ -24,6 +24,8 @@ pub const FRAME_HEADER: usize = 80;
 pub const FORMAT_VERSION: u8 = 1;
 /// Longest record: a write of 1 MiB and its fields.
 pub const RECORD_BYTES_MAX: usize = (1 << 20) + (128 << 10);
+/// Lengths of records are multiples of it.
+pub const RECORD_ALIGN: usize = 8;
 /// Longest frame body.
 pub const FRAME_BODY_BYTES_MAX: usize = 4 << 20;
 /// Bytes of records after which the association of names and objects is repeated.

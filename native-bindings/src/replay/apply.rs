@@ -2,7 +2,7 @@
 
 use super::compare::is_comparison;
 use super::engine::Engine;
-use super::error::{Done, Fault, ReplayCode, ReplayError};
+use super::error::{op_name, Done, Fault, ReplayCode, ReplayError};
 use super::header::Place;
 use super::limits::{AHEAD_SEQS_MAX, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL, CHECKPOINT_RECORDS};
 use super::objects::Obj;
@@ -129,6 +129,8 @@ impl Engine {
 
     fn enter_frame(&mut self, frame: &FrameView) -> Result<(), ReplayError> {
         let first = frame.header.first_seq;
+        self.frame_last = frame.header.last_seq;
+        self.past_of_frame();
         if self.state.header.place().seq == 0 {
             self.state.starts_after(first.saturating_sub(1));
         }
@@ -154,6 +156,7 @@ impl Engine {
             if self.seq > self.state.durable_seq() + AHEAD_SEQS_MAX {
                 self.checkpoint_now()?;
             }
+            self.past_of_record(record)?;
             match self.effect(record) {
                 Err(f) if f.is(libc::EPERM) => self.effect_unsealed(record)?,
                 Err(Fault::Stale) if self.forgives_unknown() => self.pass_over(record.oid)?,
@@ -310,6 +313,7 @@ impl Engine {
             records: before.records + applied.0,
             bytes: before.bytes + applied.1,
         });
+        self.past_reaches(frame.header.last_seq);
         self.since_checkpoint.0 += applied.0;
         self.since_checkpoint.1 += applied.1;
         self.end_checkpoint(false)?;
@@ -414,36 +418,4 @@ fn check_oid(oid: Oid) -> Done {
         return Err(Fault::Corrupt("a record without an object"));
     }
     Ok(())
-}
-
-pub(super) fn op_name(op: Op) -> &'static str {
-    match op {
-        Op::Bind => "BIND",
-        Op::Mknod => "MKNOD",
-        Op::Mkdir => "MKDIR",
-        Op::Symlink => "SYMLINK",
-        Op::Link => "LINK",
-        Op::Unlink => "UNLINK",
-        Op::Rmdir => "RMDIR",
-        Op::Rename => "RENAME",
-        Op::Tmpfile => "TMPFILE",
-        Op::Write => "WRITE",
-        Op::Setattr => "SETATTR",
-        Op::Setxattr => "SETXATTR",
-        Op::Removexattr => "REMOVEXATTR",
-        Op::Fallocate => "FALLOCATE",
-        Op::Copy => "COPY",
-        Op::Setflags => "SETFLAGS",
-        Op::Setxflags => "SETXFLAGS",
-        Op::Gone => "GONE",
-        Op::Marker => "MARKER",
-        Op::Image => "IMAGE",
-        Op::ImageData => "IMAGE_DATA",
-        Op::ImageHole => "IMAGE_HOLE",
-        Op::ImageDir => "IMAGE_DIR",
-        Op::ImageEntry => "IMAGE_ENTRY",
-        Op::ScanBegin => "SCAN_BEGIN",
-        Op::ScanEnd => "SCAN_END",
-        Op::Codes => "codes",
-    }
 }

@@ -316,6 +316,7 @@ impl Engine {
         if !is_old {
             return Ok(());
         }
+        self.past_of_entry(dir, name, true)?;
         let (sec, nsec) = match self.pending_time(dir) {
             Some(t) => t,
             None => {

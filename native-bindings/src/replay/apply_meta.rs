@@ -15,7 +15,7 @@ pub(super) const CAPABILITY: &[u8] = b"security.capability";
 /// Flags that FS_IOC_SETFLAGS may change on one of the file systems we know (the low eight, NOCOMP,
 /// JOURNAL_DATA, NOTAIL, DIRSYNC, TOPDIR, NOCOW, DAX, PROJINHERIT); the others describe how the file
 /// system keeps the object (extents, index, inline data) and stay as they are at the target.
-pub(super) const CHANGEABLE_FLAGS: u32 = 0x2283_C4FF;
+pub(crate) const CHANGEABLE_FLAGS: u32 = 0x2283_C4FF;
 
 impl Engine {
     pub(super) fn apply_setattr(&mut self, r: &Record) -> Done {

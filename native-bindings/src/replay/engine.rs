@@ -14,6 +14,7 @@ use super::limits::{MAP_COMPACT_BYTES_MIN, MAP_COMPACT_BYTES_PER_OBJECT};
 use super::map_log::Entry;
 use super::needs::{Needs, OBJECT};
 use super::objects::{Obj, Object, Objects, HOLLOW, IMAGE_CAPS, NO_SLOT, UNNAMED};
+use super::past::Keeping;
 use super::state::{self, HollowNames, Living, State};
 use super::sys::{self, Name, Stamp};
 use super::times::PendingTimes;
@@ -69,11 +70,15 @@ pub(super) struct Engine {
     pub skipped: u64,
     pub last_checkpoint: Instant,
     pub since_checkpoint: (u64, u64),
+    /// The history, if one is written.
+    pub keeping: Option<Keeping>,
+    /// The last seq of the frame being applied.
+    pub frame_last: u64,
 }
 
 impl Engine {
     pub fn open(options: &ReplayOptions) -> Result<Self, ReplayError> {
-        let ReplayOptions { target, uuid, state_dir, start, restart, compare } = options;
+        let ReplayOptions { target, uuid, state_dir, start, restart, compare, history } = options;
         let uuid = *uuid;
         let root = state::open_dir(target).map_err(state::open_error)?;
         let identity = Identity::of_this_thread().map_err(state::open_error)?;
@@ -101,8 +106,14 @@ impl Engine {
             skipped: 0,
             last_checkpoint: Instant::now(),
             since_checkpoint: (0, 0),
+            keeping: history.clone().map(Keeping::new),
+            frame_last: 0,
             state,
         };
+        engine.past_begins();
+        if *restart || engine.state.fresh {
+            engine.past_restarts();
+        }
         engine.restore_seals().map_err(state::open_error)?;
         // The base may have been copied a moment ago: a redo from here needs it on the disk.
         if engine.state.fresh || engine.state.header.checkpoint().is_none() {

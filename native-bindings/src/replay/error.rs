@@ -1,6 +1,6 @@
 //! What can go wrong in replay, with a stable code, the record it happened at, and what to do.
 
-use crate::record::DecodeError;
+use crate::record::{DecodeError, Op};
 use std::fmt;
 
 /// Stable classes of error; `as_str` is what crosses to the control plane.
@@ -120,7 +120,7 @@ impl std::error::Error for ReplayError {}
 
 /// A failure inside one record, before its place is known.
 #[derive(Clone, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Sys {
         call: &'static str,
         errno: i32,
@@ -132,7 +132,7 @@ pub(super) enum Fault {
     Unsupported(&'static str),
 }
 
-pub(super) type Done<T = ()> = Result<T, Fault>;
+pub(crate) type Done<T = ()> = Result<T, Fault>;
 
 impl Fault {
     pub fn errno(&self) -> Option<i32> {
@@ -188,5 +188,38 @@ impl From<DecodeError> for Fault {
             }
             _ => Self::Corrupt("fields cannot be read"),
         }
+    }
+}
+
+/// Name of an operation, for messages.
+pub(super) fn op_name(op: Op) -> &'static str {
+    match op {
+        Op::Bind => "BIND",
+        Op::Mknod => "MKNOD",
+        Op::Mkdir => "MKDIR",
+        Op::Symlink => "SYMLINK",
+        Op::Link => "LINK",
+        Op::Unlink => "UNLINK",
+        Op::Rmdir => "RMDIR",
+        Op::Rename => "RENAME",
+        Op::Tmpfile => "TMPFILE",
+        Op::Write => "WRITE",
+        Op::Setattr => "SETATTR",
+        Op::Setxattr => "SETXATTR",
+        Op::Removexattr => "REMOVEXATTR",
+        Op::Fallocate => "FALLOCATE",
+        Op::Copy => "COPY",
+        Op::Setflags => "SETFLAGS",
+        Op::Setxflags => "SETXFLAGS",
+        Op::Gone => "GONE",
+        Op::Marker => "MARKER",
+        Op::Image => "IMAGE",
+        Op::ImageData => "IMAGE_DATA",
+        Op::ImageHole => "IMAGE_HOLE",
+        Op::ImageDir => "IMAGE_DIR",
+        Op::ImageEntry => "IMAGE_ENTRY",
+        Op::ScanBegin => "SCAN_BEGIN",
+        Op::ScanEnd => "SCAN_END",
+        Op::Codes => "codes",
     }
 }

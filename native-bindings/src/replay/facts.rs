@@ -62,6 +62,7 @@ impl Engine {
 
     /// Takes away whatever has this name; what may still be claimed is parked.
     pub(super) fn displace(&mut self, parent: Obj, name: &Name, found: &Found) -> Done {
+        self.past_of_entry(parent, name, true)?;
         let owner = self.objects.find_handle(&found.handle);
         if let Some(obj) = owner {
             self.hollow_unname(obj, parent, name)?;
@@ -112,6 +113,8 @@ impl Engine {
     /// Gives an existing object this name, which is free: from the staging area, or as one more
     /// link; a directory is moved from where it is.
     pub(super) fn put(&mut self, obj: Obj, parent: Obj, name: &Name) -> Done {
+        self.past_of_entry(parent, name, true)?;
+        self.past_of_object(obj)?;
         let object = *self.objects.get(obj);
         let staged = Self::staging_name(object.oid)?;
         let dir = self.fd(parent, Access::Any)?;
@@ -136,6 +139,7 @@ impl Engine {
         let fd = self.fd(obj, Access::Any)?;
         if object.is_dir() {
             let (up, from) = self.locate_dir(obj)?;
+            self.past_of_entry_at(up.as_raw_fd(), &from, false)?;
             match sys::renameat2(up.as_raw_fd(), &from, dir, name, 0) {
                 Err(e) if e.is(libc::EINVAL) => {
                     self.park_dir(parent)?;
@@ -171,6 +175,7 @@ impl Engine {
     /// Takes a directory out of the tree, so that something above it can be moved into it.
     fn park_dir(&mut self, obj: Obj) -> Done {
         let (up, name) = self.locate_dir(obj)?;
+        self.past_of_entry_at(up.as_raw_fd(), &name, false)?;
         let parked = Self::staging_name(self.objects.get(obj).oid)?;
         sys::renameat2(up.as_raw_fd(), &name, self.state.parked.as_raw_fd(), &parked, 0)
     }
@@ -211,6 +216,7 @@ impl Engine {
     }
 
     fn make_stand_in(&mut self, oid: Oid, mode: u32, parent: Obj, name: &Name) -> Done<Obj> {
+        self.past_of_entry(parent, name, true)?;
         let dir = self.fd(parent, Access::Any)?;
         self.identity.become_caller(0, 0, 0)?;
         let kind = mode & libc::S_IFMT;

@@ -12,13 +12,13 @@
 mod apply;
 mod apply_data;
 mod apply_images;
-mod apply_meta;
+pub(crate) mod apply_meta;
 mod apply_names;
 mod checkpoints;
 mod compare;
 mod descriptors;
 mod engine;
-mod error;
+pub(crate) mod error;
 mod facts;
 mod handle;
 mod header;
@@ -28,15 +28,17 @@ mod map_log;
 mod needs;
 mod objects;
 mod parked;
-mod seal;
+mod past;
+pub(crate) mod seal;
 mod state;
-mod sys;
+pub(crate) mod sys;
 mod times;
 
 pub use compare::{Difference, Verified};
 pub use error::{ReplayCode, ReplayError};
 pub use needs::OBJECT;
 
+use crate::history::History;
 use crate::record::Oid;
 use engine::Engine;
 use parking_lot::Mutex;
@@ -47,7 +49,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What to replay onto.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReplayOptions {
     /// The directory that is a copy of the base; bytes, not text.
     pub target: PathBuf,
@@ -61,12 +63,15 @@ pub struct ReplayOptions {
     pub restart: bool,
     /// Somebody brings what comparisons and codes find to differ; else they are passed over.
     pub compare: bool,
+    /// Keeps what is there before it changes.
+    pub history: Option<Arc<History>>,
 }
 
 impl ReplayOptions {
     /// Onto a copy of the base, from the beginning.
     pub fn from_base(target: PathBuf, uuid: [u8; 16], state_dir: PathBuf) -> Self {
-        Self { target, uuid, state_dir, start: Start::default(), restart: false, compare: true }
+        let (start, restart) = (Start::default(), false);
+        Self { target, uuid, state_dir, start, restart, compare: true, history: None }
     }
 }
 
@@ -313,4 +318,4 @@ fn serve(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

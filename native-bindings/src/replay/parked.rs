@@ -46,6 +46,7 @@ impl Engine {
                 continue;
             };
             if found.is_dir() {
+                self.past_of_entry_at(dir, &child, false)?;
                 let bytes = found.handle.bytes().iter();
                 let hex: String = bytes.map(|b| format!("{b:02x}")).collect();
                 let up = Name::component(format!("p{hex}").as_bytes())?;
@@ -58,6 +59,7 @@ impl Engine {
     }
 
     fn purge(&mut self, dir: i32, name: &Name, found: &Found) -> Done {
+        self.past_of_entry_at(dir, name, true)?;
         if found.is_dir() || found.links <= 1 {
             if let Some(obj) = self.objects.find_handle(&found.handle) {
                 let oid = self.objects.get(obj).oid;

@@ -23,6 +23,13 @@ impl Name {
         Self::terminated(name)
     }
 
+    /// The directory itself.
+    pub fn here() -> Self {
+        let mut bytes = [0; 256];
+        bytes[0] = b'.';
+        Self { bytes, len: 1 }
+    }
+
     /// The name of an extended attribute.
     pub fn attribute(name: &[u8]) -> Done<Self> {
         if name.is_empty() {
@@ -46,6 +53,11 @@ impl Name {
 
     pub fn c(&self) -> *const libc::c_char {
         self.bytes.as_ptr().cast()
+    }
+
+    pub fn as_c_str(&self) -> &CStr {
+        // There is always a zero behind the name.
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 }
 
@@ -262,6 +274,19 @@ pub fn syncfs(fd: RawFd) -> Done {
 
 /// The names in a directory, without "." and "..", with their inode numbers.
 pub fn entries(dir: RawFd) -> Done<Vec<(Vec<u8>, u64)>> {
+    Ok(listing(dir)?.into_iter().map(|each| (each.name, each.ino)).collect())
+}
+
+/// One name in a directory, as the directory tells it.
+pub struct Listed {
+    pub name: Vec<u8>,
+    pub ino: u64,
+    /// DT_*, which may be DT_UNKNOWN.
+    pub kind: u8,
+}
+
+/// The same with the kinds of the objects.
+pub fn listing(dir: RawFd) -> Done<Vec<Listed>> {
     // A descriptor of its own: reading moves the position.
     let fd = openat(dir, c".".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
     let mut out = Vec::new();
@@ -283,7 +308,8 @@ pub fn entries(dir: RawFd) -> Done<Vec<(Vec<u8>, u64)>> {
             let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
             let name = &name[..end];
             if name != b"." && name != b".." {
-                out.push((name.to_vec(), u64::from_ne_bytes(ino)));
+                let ino = u64::from_ne_bytes(ino);
+                out.push(Listed { name: name.to_vec(), ino, kind: buf[at + 18] });
             }
             at += len;
         }

@@ -1,9 +1,10 @@
 //! Codes of a file's segments instead of its bytes: by them a reader finds what it lacks.
 
-use super::image::{header, seek, state};
+use super::image::{header, state};
 use super::ScanState;
 use crate::codes::{read_at, segments, Code};
 use crate::interceptor::attr::stat_fd;
+use crate::interceptor::data::seek;
 use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::table::{raw, Access, Inode};
 use crate::interceptor::{Volume, Worker};

@@ -1,15 +1,17 @@
 //! Images of one object: metadata and xattrs, file data with its holes, directory entries.
 
 use super::ScanState;
+use crate::codes::read_at;
 use crate::interceptor::attr::{encode_dev, mtime, stat_fd, Stat};
-use crate::interceptor::data::WRITE_PAYLOAD_AT;
+use crate::interceptor::data::{encode_write, seek, WRITE_PAYLOAD_AT};
 use crate::interceptor::dir::read_entries;
-use crate::interceptor::errno::{check, check_len, Errno, Res};
+use crate::interceptor::errno::{check, Errno, Res};
 use crate::interceptor::handle::{CName, FileHandle};
 use crate::interceptor::ioctl::FS_IOC_GETFLAGS;
+use crate::interceptor::names::read_link;
 use crate::interceptor::table::{raw, Access, Inode};
 use crate::interceptor::volume::own_header;
-use crate::interceptor::xattr::Target;
+use crate::interceptor::xattr::{read_xattrs, Target};
 use crate::interceptor::{Volume, Worker};
 use crate::record::{Encoder, Header, Oid, Op, Time, FLAG_RECOVERED, RECORD_HEADER};
 use std::sync::Arc;
@@ -58,6 +60,40 @@ pub(super) fn state(
     }
 }
 
+/// Publishes up to `want` bytes of a file as a record, read to where they stay; how many there were.
+fn state_read(
+    v: &Volume,
+    w: &mut Worker,
+    fd: i32,
+    header: &Header,
+    offset: u64,
+    want: usize,
+) -> Res<usize> {
+    let len = WRITE_PAYLOAD_AT + want + 8;
+    let encode = |n: usize| move |buf: &mut [u8]| encode_write(buf, header, offset, n);
+    loop {
+        let none = Default::default();
+        let Some(mut slot) = w.writer.reserve(len, none, v.options.ring_wait, encode(want)) else {
+            // As in `state`.
+            if v.scan.is_stopped() {
+                return Err(Errno(libc::ECANCELED));
+            }
+            continue;
+        };
+        let room = &mut slot.record_mut()[WRITE_PAYLOAD_AT..WRITE_PAYLOAD_AT + want];
+        return match read_at(fd, room, offset).map_err(Errno::from) {
+            Ok(n) if n > 0 => {
+                w.writer.publish(slot, encode(n));
+                Ok(n)
+            }
+            none => {
+                w.writer.abort(slot);
+                none
+            }
+        };
+    }
+}
+
 /// Captures what the object is now: metadata, and the data of a regular file in `ranges`.
 ///
 /// The effect lock is taken piece by piece, so that writers wait for one piece at most.
@@ -84,10 +120,10 @@ pub(super) fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, flags: 
     let target = Target::of(v, inode)?;
     let st = stat_fd(target.raw())?;
     let link = match inode.kind {
-        libc::S_IFLNK => read_link(target.raw())?,
+        libc::S_IFLNK => read_link(target.raw(), c"")?,
         _ => Vec::new(),
     };
-    let xattrs = read_xattrs(&target)?;
+    let xattrs = read_xattrs(|buf| target.list(buf), |name, buf| target.get(name, buf))?;
     let size: usize = xattrs.iter().map(|(n, x)| n.len() + x.len() + 8).sum();
     let inline = size <= IMAGE_XATTR_BYTES;
     let fsflags = file_flags(inode, target.raw());
@@ -117,39 +153,6 @@ pub(super) fn image_meta(v: &Volume, w: &mut Worker, inode: &Arc<Inode>, flags: 
         }
     }
     Ok(())
-}
-
-fn read_link(fd: i32) -> Res<Vec<u8>> {
-    let mut buf = vec![0; libc::PATH_MAX as usize];
-    // SAFETY: valid buffer of that length.
-    let n = check_len(unsafe {
-        libc::readlinkat(fd, c"".as_ptr(), buf.as_mut_ptr().cast(), buf.len())
-    })?;
-    buf.truncate(n);
-    Ok(buf)
-}
-
-fn read_xattrs(target: &Target) -> Res<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut names = vec![0; 64 << 10];
-    let n = match target.list(&mut names) {
-        Ok(n) => n,
-        Err(Errno(libc::EOPNOTSUPP)) => 0,
-        Err(e) => return Err(e),
-    };
-    let mut all = Vec::new();
-    for name in names[..n].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        let c = std::ffi::CString::new(name).map_err(|_| Errno(libc::EINVAL))?;
-        let mut value = vec![0; 64 << 10];
-        match target.get(&c, &mut value) {
-            Ok(n) => {
-                value.truncate(n);
-                all.push((name.to_vec(), value));
-            }
-            Err(Errno(libc::ENODATA)) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(all)
 }
 
 /// chattr flags, or 0 where the object or the file system has none.
@@ -194,34 +197,14 @@ pub(super) fn image_data(
         let want = (hole - at).min(IMAGE_DATA_BYTES) as usize;
         let h = header(Op::ImageData, inode.oid, Some(&st), 0);
         let offset = at;
-        let mut buf = vec![0; want];
-        // SAFETY: valid buffer of that length.
-        let n = check_len(unsafe {
-            libc::pread(raw(&fd), buf.as_mut_ptr().cast(), want, offset as i64)
-        })?;
+        let n = state_read(v, w, raw(&fd), &h, offset, want)?;
         if n == 0 {
             return Ok(());
         }
-        state(v, w, WRITE_PAYLOAD_AT + n + 8, |slot| {
-            let mut e = Encoder::new(slot, &h);
-            e.u64(offset).payload().raw(&buf[..n]);
-            e.finish()
-        })?;
         ScanState::count(&v.scan.bytes, n as u64);
         at += n as u64;
     }
     Err(Errno(libc::ECANCELED))
-}
-
-/// lseek for data or a hole; `None` when there is none up to the end.
-pub(super) fn seek(fd: i32, at: u64, whence: i32) -> Res<Option<u64>> {
-    // SAFETY: plain call; nobody uses the position of this descriptor.
-    let n = unsafe { libc::lseek(fd, at as i64, whence) };
-    match n {
-        n if n >= 0 => Ok(Some(n as u64)),
-        _ if Errno::last() == Errno(libc::ENXIO) => Ok(None),
-        _ => Err(Errno::last()),
-    }
 }
 
 /// All entries of a directory, sorted by name; entries on other file systems are left out.

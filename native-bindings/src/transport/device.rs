@@ -57,8 +57,20 @@ pub struct Session {
     crew: Crew,
 }
 
+/// How a file system wants the kernel to work with it.
+#[derive(Clone, Copy, Default)]
+pub struct Wishes {
+    /// The kernel collects writes.
+    pub writeback: bool,
+    /// Nobody else changes the tree.
+    pub exclusive: bool,
+    pub uring: bool,
+    /// It is there to be walked: attributes come with names even where nobody has asked for any yet.
+    pub walked: bool,
+}
+
 /// Answers INIT: agrees with the kernel on how to work. Returns what was agreed.
-pub fn negotiate(device: &OwnedFd, writeback: bool, exclusive: bool, uring: bool) -> Res<InitOut> {
+pub fn negotiate(device: &OwnedFd, wishes: Wishes) -> Res<InitOut> {
     let mut buf = vec![0u8; 8192];
     let (header, n) = loop {
         match read_request(device.as_raw_fd(), &mut buf) {
@@ -78,14 +90,17 @@ pub fn negotiate(device: &OwnedFd, writeback: bool, exclusive: bool, uring: bool
     use abi::init as f;
     let offered = u64::from(init.flags) | u64::from(init.flags2) << 32;
     let mut wanted = f::ASYNC_READ | f::BIG_WRITES | f::DONT_MASK | f::HAS_IOCTL_DIR;
-    wanted |= f::DO_READDIRPLUS | f::READDIRPLUS_AUTO | f::ASYNC_DIO | f::NO_OPEN_SUPPORT;
+    wanted |= f::DO_READDIRPLUS | f::ASYNC_DIO | f::NO_OPEN_SUPPORT;
+    if !wishes.walked {
+        wanted |= f::READDIRPLUS_AUTO;
+    }
     wanted |= f::PARALLEL_DIROPS | f::POSIX_ACL | f::MAX_PAGES | f::CACHE_SYMLINKS;
     wanted |= f::NO_OPENDIR_SUPPORT | f::HANDLE_KILLPRIV_V2 | f::SETXATTR_EXT | f::INIT_EXT;
-    wanted |= if exclusive { f::EXPLICIT_INVAL_DATA } else { f::AUTO_INVAL_DATA };
-    if writeback {
+    wanted |= if wishes.exclusive { f::EXPLICIT_INVAL_DATA } else { f::AUTO_INVAL_DATA };
+    if wishes.writeback {
         wanted |= f::WRITEBACK_CACHE;
     }
-    if uring {
+    if wishes.uring {
         wanted |= f::OVER_IO_URING;
     }
     let agreed = wanted & offered;
@@ -106,7 +121,7 @@ pub fn negotiate(device: &OwnedFd, writeback: bool, exclusive: bool, uring: bool
     Ok(out)
 }
 
-fn read_request(fd: RawFd, buf: &mut [u8]) -> Res<usize> {
+pub(super) fn read_request(fd: RawFd, buf: &mut [u8]) -> Res<usize> {
     // SAFETY: valid buffer of that length.
     let n = unsafe { libc::read(fd, buf.as_mut_ptr().cast(), buf.len()) };
     usize::try_from(n).map_err(|_| Errno::last())

@@ -1,6 +1,6 @@
 //! One request of the kernel, wherever its bytes came from.
 
-use super::abi::{InHeader, Pod};
+use super::abi::{BatchForgetIn, ForgetOne, InHeader, Pod};
 use crate::interceptor::errno::{Errno, Res};
 
 /// A request: header, fixed argument, and the rest (names, xattr value, data to write).
@@ -46,6 +46,13 @@ impl<'a> Request<'a> {
     pub fn two_names(&self) -> Res<(&'a [u8], &'a [u8])> {
         let (a, rest) = Self::split(self.rest)?;
         Ok((a, Self::split(rest)?.0))
+    }
+
+    /// What a BATCH_FORGET names.
+    pub fn forgets(&self) -> Res<impl Iterator<Item = ForgetOne> + 'a> {
+        let arg: BatchForgetIn = self.arg()?;
+        let all = self.rest.chunks_exact(std::mem::size_of::<ForgetOne>());
+        Ok(all.take(arg.count as usize).flat_map(read_pod))
     }
 
     /// A name and the bytes behind it.

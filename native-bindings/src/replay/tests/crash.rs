@@ -37,6 +37,23 @@ pub fn point() {
 
 struct Died;
 
+/// Does `f` in a thread that dies at its `die_at`th place (0: never); `None` when it died.
+pub fn dying<R: Send>(die_at: u64, f: impl FnOnce() -> R + Send) -> Option<R> {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            LEFT.with(|left| left.set(die_at));
+            let done = f();
+            LEFT.with(|left| left.set(0));
+            done
+        });
+        match worker.join() {
+            Ok(r) => Some(r),
+            Err(e) if e.is::<Died>() => None,
+            Err(e) => std::panic::resume_unwind(e),
+        }
+    })
+}
+
 /// Opens, applies the frames after the position, dies at the `die_at`th place; `None` when it died.
 pub fn run(
     target: &Path,
@@ -44,21 +61,20 @@ pub fn run(
     frames: &[Vec<u8>],
     die_at: u64,
 ) -> Option<Result<Position, ReplayError>> {
-    std::thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            LEFT.with(|left| left.set(die_at));
-            let options = ReplayOptions::from_base(target.into(), UUID, state.into());
-            let mut engine = Engine::open(&options)?;
-            for frame in frames {
-                engine.apply_frame(frame)?;
-            }
-            LEFT.with(|left| left.set(0));
-            Ok(engine.position())
-        });
-        match worker.join() {
-            Ok(r) => Some(r),
-            Err(e) if e.is::<Died>() => None,
-            Err(e) => std::panic::resume_unwind(e),
+    run_with(&ReplayOptions::from_base(target.into(), UUID, state.into()), frames, die_at)
+}
+
+/// The same, with these options.
+pub fn run_with(
+    options: &ReplayOptions,
+    frames: &[Vec<u8>],
+    die_at: u64,
+) -> Option<Result<Position, ReplayError>> {
+    dying(die_at, || {
+        let mut engine = Engine::open(options)?;
+        for frame in frames {
+            engine.apply_frame(frame)?;
         }
+        Ok(engine.position())
     })
 }

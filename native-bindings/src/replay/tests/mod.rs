@@ -3,14 +3,15 @@
 
 pub mod crash;
 mod faults;
+mod history;
 mod images;
 mod journal;
 mod kills;
 mod ops;
 mod power;
-mod random;
+pub mod random;
 mod scan;
-mod source;
+pub mod source;
 mod speed;
-mod tree;
-mod world;
+pub mod tree;
+pub mod world;

@@ -19,6 +19,7 @@ fn run(program: &str, args: &[&str]) -> bool {
 /// A file system of its own in a loop image, unmounted and removed at the end.
 pub struct Loop {
     dir: PathBuf,
+    kind: String,
 }
 
 impl Loop {
@@ -28,7 +29,7 @@ impl Loop {
         let image = dir.join("image");
         let file = std::fs::File::create(&image).unwrap();
         file.set_len(1 << 30).unwrap();
-        let this = Self { dir };
+        let this = Self { dir, kind: kind.to_owned() };
         let image = image.to_str().unwrap();
         let mkfs: &[&str] = match kind {
             "xfs" => &["-q", "-f", image],
@@ -39,11 +40,31 @@ impl Loop {
         this
     }
 
+    /// The whole file system as it is now, with the same inode numbers and times: what a
+    /// frozen view of a volume is.
+    pub fn frozen(&self) -> Self {
+        let dir = temp_name("frozen");
+        std::fs::create_dir_all(dir.join("mnt")).unwrap();
+        let mnt = self.path();
+        assert!(run("fsfreeze", &["-f", mnt.to_str().unwrap()]), "freezing must work");
+        let images = (self.dir.join("image"), dir.join("image"));
+        let (from, to) = (images.0.to_str().unwrap(), images.1.to_str().unwrap());
+        let copied = run("cp", &["--sparse=always", from, to]);
+        assert!(run("fsfreeze", &["-u", mnt.to_str().unwrap()]) && copied);
+        let this = Self { dir, kind: self.kind.clone() };
+        this.mount_as(if this.kind == "xfs" { "loop,nouuid" } else { "loop" });
+        this
+    }
+
     fn mount(&self) {
+        self.mount_as("loop");
+    }
+
+    fn mount_as(&self, options: &str) {
         let (image, mnt) = (self.dir.join("image"), self.path());
         // Free loop devices are fought over.
         let mounted = (0..20).any(|_| {
-            let args = ["-o", "loop", image.to_str().unwrap(), mnt.to_str().unwrap()];
+            let args = ["-o", options, image.to_str().unwrap(), mnt.to_str().unwrap()];
             let ok = run("mount", &args);
             if !ok {
                 std::thread::sleep(std::time::Duration::from_millis(300));

@@ -1,0 +1,435 @@
+//! History: before-images, from which any kept moment of a tree is read.
+//!
+//! Whoever is about to change an object adds what is there to the `log`, under the object's lock, and
+//! stamps it with the seq of the change (`past`). A view of seq S reads "the first before-image after S,
+//! else what is there now" (`view`), and looks for before-images *after* it has read what is there: so
+//! it never shows half a change. `index` finds them, `keep` lets go of what is no longer needed.
+//!
+//! Mode `snapshots` keeps the first change of every place after the newest snapshot; mode `continuous`
+//! every change.
+
+pub mod changed;
+pub mod index;
+pub mod keep;
+pub mod limits;
+pub mod log;
+pub mod object;
+pub mod past;
+mod pins;
+pub mod place;
+pub mod points;
+pub mod segment;
+pub mod versions;
+pub mod view;
+mod view_data;
+mod view_dir;
+
+use crate::interceptor::errno::{Errno, Res};
+use crate::record::Oid;
+use index::Index;
+use log::{Cause, Entry, Log};
+use parking_lot::{Condvar, Mutex, RwLock};
+use place::Place;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Snapshots,
+    Continuous,
+}
+
+/// What happens when a before-image finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// The oldest moments go, those in use at last and loudly: applications never notice.
+    Drop,
+    /// Moments in use stay: the change fails with ENOSPC.
+    Refuse,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub mode: Mode,
+    pub full: Full,
+    /// Most bytes of the log.
+    pub bytes_max: u64,
+}
+
+pub struct History {
+    directory: PathBuf,
+    pub settings: Settings,
+    pub(crate) log: Log,
+    pub(crate) index: Index,
+    /// The newest snapshot; 0: there is none.
+    point: AtomicU64,
+    no_points: AtomicBool,
+    /// Views before it are not possible.
+    floor: AtomicU64,
+    /// Moments that are being looked at, and how often.
+    pins: Mutex<BTreeMap<u64, usize>>,
+    /// What is to be kept if possible: the oldest seq of it.
+    wanted: AtomicU64,
+    /// Held (shared) by a change that no gate holds, from its look at `point` to its seq.
+    pub cut: RwLock<()>,
+    /// Bytes of whole files.
+    whole_bytes: AtomicU64,
+    /// Before-images that found no room.
+    pub lost: AtomicU64,
+    /// Objects made since the newest snapshot; some may be missing.
+    newborn: Mutex<HashSet<Oid>>,
+    /// Changes under way of which something found no room.
+    losing: AtomicU64,
+    /// Until when no room is looked for again, ms since `began`; 0: there was room.
+    no_room_until: AtomicU64,
+    began: Instant,
+    /// The index could not take over what it was given: it has no room.
+    stuck: AtomicBool,
+    /// The floor that is on the disk, and since when.
+    durable: Mutex<(u64, Instant)>,
+    /// A floor is noted that is not on the disk.
+    undurable: AtomicBool,
+    is_new: AtomicBool,
+    power_lost: bool,
+    /// On a replica: the last seq whose tree is there.
+    reached: AtomicU64,
+    stop: AtomicBool,
+    woken: Mutex<bool>,
+    wake: Condvar,
+    /// One thread at a time moves entries to the index, or frees segments.
+    house: Mutex<()>,
+}
+
+impl History {
+    /// Opens the history of a volume, or begins one. `next` is the seq of the next change; `unproven`
+    /// says of a seq below it that its change was never published, so that it may have any seq from
+    /// `next` on.
+    pub fn open(
+        directory: &Path,
+        uuid: [u8; 16],
+        settings: Settings,
+        next: u64,
+        unproven: impl Fn(u64) -> bool,
+    ) -> Res<Self> {
+        let stamp = |entry: &Entry| match entry.stamp() {
+            0 => next,
+            stamp if stamp >= next || unproven(stamp) => next,
+            stamp => stamp,
+        };
+        let history = Self::open_stamped(directory, uuid, settings, next, stamp)?;
+        if history.power_lost {
+            history.log.outlive(next);
+        }
+        Ok(history)
+    }
+
+    /// Opens the history of a replica, or begins one: a replay knows the seq of a change before it makes
+    /// it. Where it begins, and what it reaches, the replay says (`replay_begins`).
+    pub fn open_for_replay(directory: &Path, uuid: [u8; 16], settings: Settings) -> Res<Self> {
+        let stamp = |entry: &Entry| match entry.stamp() {
+            0 => entry.low(),
+            stamp => stamp,
+        };
+        Self::open_stamped(directory, uuid, settings, 0, stamp)
+    }
+
+    fn open_stamped(
+        directory: &Path,
+        uuid: [u8; 16],
+        settings: Settings,
+        next: u64,
+        stamp: impl Fn(&Entry) -> u64,
+    ) -> Res<Self> {
+        std::fs::create_dir_all(directory.join("whole"))?;
+        let (log, found) = Log::open(directory, uuid)?;
+        let indexes = directory.join("index");
+        if found.power_lost || found.is_new {
+            // It was not flushed: the log has it all.
+            let _ = std::fs::remove_dir_all(&indexes);
+        }
+        let index = Index::open(&indexes)?;
+        let floor = match () {
+            () if found.is_new => next.saturating_sub(1),
+            // Of that change nothing is known but that it has no seq below `next`.
+            () if found.was_losing => found.floor.max(next),
+            () => found.floor,
+        };
+        let began = Instant::now();
+        let history = Self {
+            directory: directory.to_owned(),
+            settings,
+            log,
+            index,
+            point: AtomicU64::new(0),
+            no_points: AtomicBool::new(false),
+            floor: AtomicU64::new(floor),
+            pins: Mutex::default(),
+            wanted: AtomicU64::new(0),
+            cut: RwLock::default(),
+            whole_bytes: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            newborn: Mutex::default(),
+            losing: AtomicU64::new(0),
+            no_room_until: AtomicU64::new(0),
+            began,
+            stuck: AtomicBool::new(false),
+            durable: Mutex::new((0, began)),
+            undurable: AtomicBool::new(false),
+            is_new: AtomicBool::new(found.is_new),
+            power_lost: found.power_lost,
+            reached: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            woken: Mutex::new(false),
+            wake: Condvar::new(),
+            house: Mutex::default(),
+        };
+        history.log.set_floor(history.floor());
+        history.recover(stamp)?;
+        history.count_whole();
+        Ok(history)
+    }
+
+    /// What the index lacks: entries of operations that were under way get the first seq that theirs can
+    /// have (`stamp`).
+    fn recover(&self, stamp: impl Fn(&Entry) -> u64) -> Res<()> {
+        let (number, offset) = self.index.cursor()?;
+        for entry in self.log.resume(number, offset) {
+            if !entry.is_whole() {
+                // Its operation never began; what it was to keep may lie there half copied.
+                let _ = std::fs::remove_file(self.whole_path(&entry));
+                continue;
+            }
+            entry.set_stamp(stamp(&entry));
+            if place::kind_of(entry.place()) == place::POINT {
+                self.point.fetch_max(entry.stamp(), Ordering::AcqRel);
+            }
+            self.index.add(&entry);
+            self.log.queue(|q| q.push_back(entry.clone()));
+        }
+        let newest = self.index.all_of(&self.log, &Place::point().0)?;
+        if let Some((seq, _)) = newest.last() {
+            self.point.fetch_max(*seq, Ordering::AcqRel);
+        }
+        self.forget_lost_point();
+        Ok(())
+    }
+
+    pub fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Acquire)
+    }
+
+    pub fn point(&self) -> u64 {
+        self.point.load(Ordering::Acquire)
+    }
+
+    /// Moments before this seq may lack what the machine had not written when it went down.
+    pub fn power_lost_before(&self) -> u64 {
+        self.log.unproven()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.log.bytes() + self.whole_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Can what is there at `seq` be relied on?
+    pub fn shows(&self, seq: u64) -> bool {
+        // What is under way comes after all that can be looked at, whatever seq it gets.
+        self.losing.load(Ordering::Acquire) == 0 && seq >= self.floor()
+    }
+
+    /// Its volume has stopped: what is there now is no longer what views rest on.
+    pub fn is_closed(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// A replay of which this is the history has applied `reached`; what it changed after that, up to
+    /// `touched`, a new history does not know.
+    pub fn replay_begins(&self, reached: u64, touched: u64) {
+        if self.is_new.swap(false, Ordering::AcqRel) {
+            // Where it begins has to be known from now on, whatever is kept.
+            let _ = self.prepare_point();
+            self.raise_floor(touched);
+        }
+        if self.power_lost {
+            self.log.outlive(touched + 1);
+        }
+        self.reached.store(reached, Ordering::Release);
+    }
+
+    /// The last seq whose tree is there, on a replica.
+    pub fn reached(&self) -> u64 {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    pub fn set_reached(&self, seq: u64) {
+        self.reached.store(seq, Ordering::Release);
+    }
+
+    /// Nothing is kept of changes up to `seq`: what is before cannot be looked at. Outlives the process,
+    /// the machine only after a `raise_floor`, or when the log is written to the disk.
+    pub fn pass_by(&self, seq: u64) {
+        self.floor.fetch_max(seq, Ordering::AcqRel);
+        self.log.note_floor(seq);
+    }
+
+    /// Makes sure that `set_point` takes no time.
+    pub fn prepare_point(&self) -> Res<()> {
+        loop {
+            match self.log.prepare(limits::CUT_ROOM) {
+                Err(Errno(libc::ENOSPC | libc::EDQUOT)) => self.make_room()?,
+                Err(e) => return Err(e),
+                Ok(()) => break,
+            }
+        }
+        // It is worth a try again.
+        self.no_room_until.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// A snapshot at `seq`: from now on the state there is kept. Call while nothing changes.
+    pub fn set_point(&self, seq: u64) -> Res<()> {
+        if self.rests() {
+            // Nothing was kept of what happened before. I/O is on hold: nothing is flushed now.
+            self.pass_by(seq);
+        }
+        let cause = Cause { low: seq, ..Cause::default() };
+        let entry = self.keep_now(&Place::point(), cause, 0, |_, _| Ok((0, 0)))?;
+        entry.set_stamp(seq);
+        self.point.fetch_max(seq, Ordering::AcqRel);
+        self.newborn.lock().clear();
+        self.no_points.store(false, Ordering::Release);
+        // Until the control plane says what is wanted.
+        self.wanted.fetch_min(seq, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// What snapshots there are (`newest` 0: none), and the oldest seq that is to be kept.
+    pub fn set_wanted(&self, newest: u64, oldest: u64) {
+        // For one that is lost nothing has to be kept.
+        let newest = if newest < self.floor() { 0 } else { newest };
+        self.no_points.store(newest == 0, Ordering::Release);
+        self.point.fetch_max(newest, Ordering::AcqRel);
+        self.rest_if_unused();
+        self.wanted.store(oldest, Ordering::Release);
+        self.kick();
+    }
+
+    fn rest_if_unused(&self) {
+        let pins = self.pins.lock();
+        if pins.is_empty() && self.no_points.load(Ordering::Acquire) {
+            self.point.store(0, Ordering::Release);
+        }
+    }
+
+    /// Does a change of this place have to keep what is there?
+    pub(crate) fn needs(&self, place: &Place) -> Res<bool> {
+        match self.settings.mode {
+            Mode::Continuous => Ok(true),
+            Mode::Snapshots => match self.point() {
+                0 => Ok(false),
+                _ if self.is_newborn(place) => Ok(false),
+                point => Ok(self.index.first_after(&self.log, &place.0, point)?.is_none()),
+            },
+        }
+    }
+
+    fn is_newborn(&self, place: &Place) -> bool {
+        place::oid_of(&place.0).is_some_and(|oid| self.newborn.lock().contains(&oid))
+    }
+
+    /// An object that did not exist before: no snapshot shows it, whatever becomes of it. Call while it
+    /// cannot be that one is taken.
+    pub fn born(&self, oid: Oid) {
+        if self.settings.mode == Mode::Snapshots && self.point() != 0 {
+            let mut newborn = self.newborn.lock();
+            if newborn.len() < limits::NEWBORN_MAX {
+                newborn.insert(oid);
+            }
+        }
+    }
+
+    /// Is nothing kept at the moment, whatever changes?
+    pub fn rests(&self) -> bool {
+        self.settings.mode == Mode::Snapshots && self.point() == 0
+    }
+
+    /// Adds a before-image. ENOSPC without a try where there was no room a moment ago.
+    pub(crate) fn keep(
+        &self,
+        place: &Place,
+        cause: Cause,
+        room: usize,
+        fill: impl Fn(&mut [u8], &Entry) -> Res<(usize, u16)>,
+    ) -> Res<Entry> {
+        match self.has_no_room() {
+            true => Err(Errno(libc::ENOSPC)),
+            false => self.keep_now(place, cause, room, fill),
+        }
+    }
+
+    pub(super) fn keep_now(
+        &self,
+        place: &Place,
+        cause: Cause,
+        room: usize,
+        fill: impl Fn(&mut [u8], &Entry) -> Res<(usize, u16)>,
+    ) -> Res<Entry> {
+        loop {
+            let ready = self.wait_for_index();
+            match ready.and_then(|()| self.log.add(&place.0, cause, room, &fill)) {
+                Ok(entry) => {
+                    self.index.add(&entry);
+                    return Ok(entry);
+                }
+                Err(Errno(libc::ENOSPC | libc::EDQUOT)) => self.make_room()?,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn wait_for_index(&self) -> Res<()> {
+        let full = || self.log.queue(|q| q.len()) >= limits::QUEUE_MAX;
+        if !full() {
+            return Ok(());
+        }
+        let end = Instant::now() + limits::QUEUE_WAIT_MAX;
+        while full() {
+            if self.stuck.load(Ordering::Acquire) || Instant::now() > end {
+                return Err(Errno(libc::ENOSPC));
+            }
+            self.kick();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    pub fn first_after(&self, place: &Place, seq: u64) -> Res<Option<Entry>> {
+        self.index.first_after(&self.log, &place.0, seq)
+    }
+
+    pub fn has(&self, place: &Place, seq: u64) -> Res<bool> {
+        self.index.has(&place.0, seq)
+    }
+
+    pub(crate) fn each_after(
+        &self,
+        from: &Place,
+        to: &Place,
+        seq: u64,
+    ) -> Res<BTreeMap<Vec<u8>, Entry>> {
+        self.index.each_after(&self.log, (&from.0, &to.0), seq)
+    }
+
+    /// The file in which a whole file is kept.
+    pub(crate) fn whole_path(&self, entry: &Entry) -> PathBuf {
+        self.directory.join("whole").join(format!("{:08x}-{:08x}", entry.segment.number, entry.at))
+    }
+
+    pub(crate) fn kick(&self) {
+        *self.woken.lock() = true;
+        self.wake.notify_all();
+    }
+}

@@ -1,0 +1,223 @@
+//! Data of a view: READ and LSEEK.
+//!
+//! What is there now is read first. Then the before-images are painted over it, the newest first, so that
+//! at every byte the oldest one after the view's seq is what remains.
+
+use super::limits::BLOCK_BYTES;
+use super::log::Entry;
+use super::place::{block_of, kind_of, Place, WHOLE};
+use super::view::View;
+use crate::codes::read_at;
+use crate::interceptor::data::data_of;
+use crate::interceptor::errno::{Errno, Res};
+use crate::interceptor::table::Inode;
+use crate::transport::abi::{LseekIn, LseekOut, ReadIn};
+use crate::transport::device::IO_BYTES_MAX;
+use crate::transport::reply::{Output, Reply};
+use crate::transport::request::Request;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, OnceLock};
+
+/// What was found out about a file and never changes.
+pub struct Known {
+    size: u64,
+    /// Where it has data, `[from, to)` in order; made when somebody asks.
+    extents: OnceLock<Vec<(u64, u64)>>,
+}
+
+/// A before-image of a part of a file.
+struct Layer {
+    seq: u64,
+    from: u64,
+    to: u64,
+    entry: Entry,
+}
+
+impl Layer {
+    fn of(place: &[u8], entry: Entry) -> Option<Self> {
+        let stamp = entry.stamp();
+        let seq = if stamp == 0 { u64::MAX } else { stamp };
+        let number = || Some(u64::from_le_bytes(entry.payload().get(..8)?.try_into().ok()?));
+        let (from, to) = if kind_of(place) == WHOLE {
+            (0, number()?)
+        } else {
+            let (from, _) = block_of(place)?;
+            let len = if entry.is_hole() { number()? } else { entry.payload().len() as u64 };
+            (from, from + len)
+        };
+        Some(Self { seq, from, to, entry })
+    }
+
+    fn is_whole_file(&self) -> bool {
+        kind_of(self.entry.place()) == WHOLE
+    }
+}
+
+impl View {
+    fn known(&self, inode: &Inode) -> Res<Arc<Known>> {
+        if let Some(known) = self.known.lock().get(&inode.oid) {
+            return Ok(known.clone());
+        }
+        let size = self.attr(inode)?.stx_size;
+        let known = Arc::new(Known { size, extents: OnceLock::new() });
+        self.known.lock().insert(inode.oid, known.clone());
+        Ok(known)
+    }
+
+    /// The before-images of `[from, to)`, newest first.
+    fn layers(&self, inode: &Inode, from: u64, to: u64) -> Res<Vec<Layer>> {
+        let mut layers = Vec::new();
+        for (level, size) in BLOCK_BYTES.iter().enumerate() {
+            let first = Place::block(inode.oid, level, from / size);
+            let last = Place::block(inode.oid, level, to.div_ceil(*size));
+            let found = self.history.each_after(&first, &last, self.seq)?;
+            layers.extend(found.into_iter().filter_map(|(place, e)| Layer::of(&place, e)));
+        }
+        let whole = Place::whole(inode.oid);
+        if let Some(entry) = self.history.first_after(&whole, self.seq)? {
+            layers.extend(Layer::of(&whole.0, entry));
+        }
+        // Of one change that was begun twice (replay), what was kept first is the state before it.
+        layers.sort_by_key(|l| std::cmp::Reverse((l.seq, l.entry.location())));
+        Ok(layers)
+    }
+
+    pub(super) fn op_read(&self, out: &mut Output, r: &Request) -> Res<Reply> {
+        let arg: ReadIn = r.arg()?;
+        let inode = self.inode(r.header.nodeid);
+        let size = self.known(&inode)?.size;
+        let end = size.min(arg.offset.saturating_add(u64::from(arg.size)));
+        let len = (end.saturating_sub(arg.offset) as usize).min(IO_BYTES_MAX);
+        if len == 0 {
+            return Ok(Reply::Done);
+        }
+        out.fill(len, |buf| {
+            self.paint(&inode, buf, arg.offset)?;
+            Ok::<usize, Errno>(buf.len())
+        })?;
+        Ok(Reply::Done)
+    }
+
+    /// Fills the buffer with the file as it was.
+    fn paint(&self, inode: &Arc<Inode>, buf: &mut [u8], at: u64) -> Res<()> {
+        let live = self.live_open(inode)?;
+        let got = match &live {
+            Some(fd) => read_at(fd.as_raw_fd(), buf, at)?,
+            None => 0,
+        };
+        buf[got..].fill(0);
+        let end = at + buf.len() as u64;
+        for layer in self.layers(inode, at, end)? {
+            let (from, to) = (layer.from.max(at), layer.to.min(end));
+            if from >= to {
+                continue;
+            }
+            let target = &mut buf[(from - at) as usize..(to - at) as usize];
+            if layer.is_whole_file() {
+                let file = File::open(self.history.whole_path(&layer.entry))?;
+                let got = read_at(file.as_raw_fd(), target, from)?;
+                target[got..].fill(0);
+            } else if layer.entry.is_hole() {
+                target.fill(0);
+            } else {
+                let start = (from - layer.from) as usize;
+                let bytes = layer.entry.payload().get(start..start + target.len());
+                target.copy_from_slice(bytes.ok_or(Errno(libc::EIO))?);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn op_lseek(&self, out: &mut Output, r: &Request) -> Res<Reply> {
+        let arg: LseekIn = r.arg()?;
+        let inode = self.inode(r.header.nodeid);
+        let known = self.known(&inode)?;
+        if arg.offset >= known.size {
+            return Err(Errno(libc::ENXIO));
+        }
+        let extents = match known.extents.get() {
+            Some(extents) => extents,
+            None => {
+                let found = self.extents(&inode, known.size)?;
+                known.extents.get_or_init(|| found)
+            }
+        };
+        let next = extents.partition_point(|(_, to)| *to <= arg.offset);
+        let here = extents.get(next);
+        let offset = match arg.whence as i32 {
+            libc::SEEK_DATA => here.ok_or(Errno(libc::ENXIO))?.0.max(arg.offset),
+            libc::SEEK_HOLE => match here {
+                Some((from, to)) if *from <= arg.offset => *to,
+                _ => arg.offset,
+            },
+            _ => return Err(Errno(libc::EINVAL)),
+        };
+        out.push(&LseekOut { offset });
+        Ok(Reply::Done)
+    }
+
+    /// Where the file has data.
+    fn extents(&self, inode: &Arc<Inode>, size: u64) -> Res<Vec<(u64, u64)>> {
+        let mut map = Vec::new();
+        if let Some(fd) = self.live_open(inode)? {
+            map = data_of(fd.as_raw_fd(), 0, size)?;
+        }
+        for layer in self.layers(inode, 0, size)? {
+            let (from, to) = (layer.from, layer.to.min(size));
+            if from >= to {
+                continue;
+            }
+            clear(&mut map, from, to);
+            if layer.is_whole_file() {
+                let file = File::open(self.history.whole_path(&layer.entry))?;
+                map.extend(data_of(file.as_raw_fd(), from, to)?);
+            } else if !layer.entry.is_hole() {
+                map.push((from, to));
+            }
+        }
+        Ok(merge(map))
+    }
+}
+
+/// Takes `[from, to)` out.
+fn clear(map: &mut Vec<(u64, u64)>, from: u64, to: u64) {
+    let mut out = Vec::with_capacity(map.len() + 1);
+    for &(a, b) in map.iter() {
+        if a < from {
+            out.push((a, b.min(from)));
+        }
+        if b > to {
+            out.push((a.max(to), b));
+        }
+    }
+    *map = out;
+}
+
+fn merge(mut map: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    map.retain(|(a, b)| a < b);
+    map.sort_unstable();
+    let mut out: Vec<(u64, u64)> = Vec::with_capacity(map.len());
+    for (a, b) in map {
+        match out.last_mut() {
+            Some(last) if a <= last.1 => last.1 = last.1.max(b),
+            _ => out.push((a, b)),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_cut_and_joined() {
+        let mut map = vec![(0, 10), (20, 30)];
+        clear(&mut map, 5, 25);
+        assert_eq!(map, [(0, 5), (25, 30)]);
+        clear(&mut map, 1, 2);
+        assert_eq!(map, [(0, 1), (2, 5), (25, 30)]);
+        assert_eq!(merge(vec![(5, 7), (0, 1), (1, 5), (9, 9)]), [(0, 7)]);
+    }
+}
