@@ -4,7 +4,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
@@ -236,11 +236,25 @@ async function main() {
   console.log(dim('  $ treecmp …/data …/other/replicas/quickstart/tree'))
   console.log(run(treecmp, [data, join(replicas, 'quickstart', 'tree')]).replace(/^/gm, '    '))
 
-  step('9. Stop protecting it')
+  step('9. A snapshot, a disaster, and the way back')
+  holdfast(['snapshot', 'create', 'quickstart', '--name', 'before'])
+  console.log(dim('  $ rm -rf …/data/*'))
+  for (const name of fs.readdirSync(data)) {
+    fs.rmSync(join(data, name), { recursive: true, force: true })
+  }
+  console.log(`    ${fs.readdirSync(data).length} entries are left`)
+  const view = join(dirname(data), 'before')
+  holdfast(['snapshot', 'mount', 'before', view])
+  holdfast(['restore', 'quickstart', '--to-snapshot', 'before', '--yes'])
+  console.log(dim('  $ treecmp …/before …/data'))
+  console.log(run(treecmp, [view, data]).replace(/^/gm, '    '))
+  holdfast(['snapshot', 'unmount', 'before'])
+
+  step('10. Stop protecting it')
   holdfast(['unmount', 'quickstart'])
   const seconds = ((performance.now() - begun) / 1000).toFixed(0)
   console.log(`
-${bold(`Done in ${seconds} s: the replayed copy and the replica equal the tree.`)} For real use, as root:
+${bold(`Done in ${seconds} s: the replayed copy, the replica and what was restored equal the tree.`)} For real use, as root:
 
     node ${cli.replace(`${process.cwd()}/`, '')} …     or: npm link, then holdfast …
 

@@ -27,11 +27,13 @@ at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; 
 needed=(
   fusermount3:fuse3 cc:build-essential pkg-config:pkg-config git:git umount:mount prlimit:util-linux
 )
+# What fuse-native loads, for the browse tree; it has a binary for this processor only.
+[ "$(uname -m)" != x86_64 ] || needed+=(/usr/lib/x86_64-linux-gnu/libfuse.so.2:libfuse2)
 if [ "$purpose" != run ]; then
   needed+=(
     mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs ip:iproute2 nsenter:util-linux setfattr:attr setfacl:acl sqlite3:sqlite3
     /usr/lib/postgresql/15/bin/postgres:postgresql-15 fio:fio stress-ng:stress-ng rsync:rsync
-    python3:python3 sshd:openssh-server ssh:openssh-client
+    python3:python3 restic:restic borg:borgbackup borgmatic:borgmatic systemd-analyze:systemd sshd:openssh-server ssh:openssh-client
   )
 fi
 [ "$purpose" != bench ] || needed+=(

@@ -26,31 +26,105 @@ import {
 } from './daemon/registry.js'
 import { type ReplayResult, replayJournal } from './daemon/replay.js'
 import { settleJournal } from './daemon/settle.js'
-import type { Status } from './daemon/status.js'
+import type { Status, Stopped } from './daemon/status.js'
 import { type Change, describeChange } from './journal/change.js'
 import { NameTable, namesFrom } from './journal/names.js'
 import { Journal } from './journal/store.js'
 import { requireReadable, type VerifyReport, verifyJournal } from './journal/verify.js'
 
 export type { CallOptions, PruneReply, PruneRequest } from './daemon/client.js'
+export { type DestroyOptions, destroySnapshot } from './daemon/destroy-snapshot.js'
+export {
+  type ExecEvents,
+  execInGroup,
+  type GroupExecRequest,
+  type GroupExposed,
+  type HostEnd,
+  withGroupSnapshot,
+} from './daemon/group-exec.js'
+export {
+  endHorizon,
+  freezeGroup,
+  type HorizonView,
+  showHorizon,
+  thawGroup,
+} from './daemon/group-horizon.js'
+export {
+  type GroupRestoration,
+  type GroupRestoreRequest,
+  type HostRestored,
+  restoreGroup,
+} from './daemon/group-restore.js'
+export { type GroupScheduleResult, runGroupSchedules } from './daemon/group-schedule-runs.js'
+export {
+  type GroupSchedule,
+  type GroupScheduleRequest,
+  listGroupSchedules,
+  removeGroupSchedule,
+  setGroupSchedule,
+} from './daemon/group-schedules.js'
+export {
+  type GroupView,
+  mountGroupSnapshot,
+  unmountGroupSnapshot,
+} from './daemon/group-views.js'
+export {
+  addMembers,
+  checkGroup,
+  createGroup,
+  createGroupSnapshot,
+  destroyGroup,
+  destroyGroupSnapshot,
+  type GroupLock,
+  type GroupSnapshotRequest,
+  type GroupStatus,
+  type KnownGroupSnapshot,
+  listGroupSnapshots,
+  listGroups,
+  type MemberName,
+  parseMember,
+  removeMembers,
+  showGroup,
+} from './daemon/groups.js'
 export type { StartSummary } from './daemon/launch.js'
+export type { Instant, Views, Written } from './daemon/moments.js'
 export type { VolumeConfig, VolumeOptions } from './daemon/registry.js'
 export type { ReplayResult } from './daemon/replay.js'
 export {
+  type Diff,
+  type DiffOptions,
+  diffMoments,
+  type Restoration,
+  type RestoreOptions,
+  restoreMoment,
+} from './daemon/restore.js'
+export {
   createSnapshot,
-  destroySnapshot,
   findSnapshot,
   listSnapshots,
+  rehearseSnapshot,
   type Snapshot,
   type SnapshotRequest,
 } from './daemon/snapshots.js'
 export type { Position, Status, VolumeState } from './daemon/status.js'
+export type { Group, GroupMember, GroupSnapshot } from './group/definition.js'
+export type { Moment } from './history/moment.js'
 export type { Change } from './journal/change.js'
 export type { Problem, VerifyReport } from './journal/verify.js'
 export { type ErrorCode, type ErrorReport, ExitCode, HoldfastError } from './lib/errors.js'
 export { printable } from './lib/printable.js'
+export {
+  type CompareOptions,
+  compareTrees,
+  type RestoreTreeOptions,
+  restoreTree,
+  type TreeChange,
+  type TreeFailure,
+  type TreeProgress,
+} from './lib/tree.js'
 export { VERSION } from './lib/version.js'
 export type { Certificate } from './snapshot/certificate.js'
+export type { HookRun } from './snapshot/hook-run.js'
 
 export interface MountOptions {
   /** Directory to protect, or the name of a volume to start again. */
@@ -104,9 +178,12 @@ export class Volume {
     return this.#client.status(options)
   }
 
-  /** Stops in order: everything captured is journaled. BUSY while it is used, unless `force`. */
-  async unmount(options?: CallOptions & { force?: boolean }): Promise<void> {
-    await this.#client.stop(options)
+  /**
+   * Stops in order: everything captured is journaled, but for what a full disk does not take: that stays in
+   * the ring for the next start. BUSY while it is used, unless `force`.
+   */
+  async unmount(options?: CallOptions & { force?: boolean }): Promise<Stopped> {
+    return this.#client.stop(options)
   }
 
   /** Names this moment; returns its seq. */

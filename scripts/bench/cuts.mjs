@@ -12,6 +12,6 @@ for (let n = 0; n < Number(count); n += 1) {
   const certificate = await createSnapshot({ volumes })
   took.push(performance.now() - begun)
   held.push(heldNs(certificate) / 1e6)
-  destroySnapshot(certificate.name)
+  await destroySnapshot(certificate.name)
 }
 console.log(JSON.stringify({ held, took }))

@@ -9,11 +9,11 @@ import { percentile } from './replication/latency.mjs'
 const CUTS = path.join(path.dirname(fileURLToPath(import.meta.url)), 'cuts.mjs')
 const WARM_UP_MS = 1500
 
-/** Loads for a tree, as commands; all at once. */
+/** Loads for a tree, as commands; all at once, and none that fills the disk in the end. */
 const LOADS = {
   idle: () => [],
   'under load': (tree, fsbench) =>
-    ['randwrite4k-wronly-existing', 'create-write4k-close'].map((kind) => [
+    ['randwrite4k-wronly-existing', 'rename'].map((kind) => [
       fsbench,
       kind,
       tree,
@@ -28,7 +28,12 @@ const holdRow = {
   async measure({ primary, fsbench, samples }) {
     const volumes = ['left', 'right']
     const trees = []
-    for (const name of volumes) trees.push(await mountNamed(primary, name))
+    for (const name of volumes) {
+      const limits = ['--history-size', '2G', '--retain-size', '1G']
+      const tree = await mountNamed(primary, name, undefined, limits)
+      await primary.run(fsbench, ['prefill', tree])
+      trees.push(tree)
+    }
     const values = {}
     for (const [load, commands] of Object.entries(LOADS)) {
       const running = trees

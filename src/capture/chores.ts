@@ -7,7 +7,16 @@ import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import type { Native } from '../lib/native.js'
 
 /** The calls that may take long. */
-export type ChoreName = 'syncBacking' | 'recapturePaths' | 'unmountVolume' | 'takeCut' | 'writeOut'
+export type ChoreName =
+  | 'syncBacking'
+  | 'recapturePaths'
+  | 'unmountVolume'
+  | 'takeCut'
+  | 'writeOut'
+  | 'mountView'
+  | 'unmountView'
+  | 'historyOfPath'
+  | 'historyChanged'
 
 export interface ChoreRequest {
   id: number

@@ -22,7 +22,11 @@ import {
   DRAIN_REPORT_MS,
   DRAIN_RETRY_MS,
   DRAIN_WAIT_MS,
+  HEAP_KEPT_BYTES_MAX,
   PRUNE_INTERVAL_MS,
+  SHIP_BUSY_BYTES_PER_MS,
+  SHIP_LINGER_BUSY_MS,
+  SHIP_LINGER_MS,
   SYNC_BYTES_MAX,
   SYNC_INTERVAL_MS,
   WRITE_BEHIND_BYTES,
@@ -47,6 +51,9 @@ let abandoned = false
 let held: Frame[] = []
 let heldBytes = 0
 let commitBy = 0
+/** Bytes of the last take, and how long it has waited for further records. */
+let takenBytes = 0
+let lingerMs = SHIP_LINGER_MS
 /** Everything up to this seq is to be committed and durable soon, although no fsync asks for it. */
 let syncUpTo = 0n
 let shipping = false
@@ -236,13 +243,25 @@ function applyRetention(): void {
   }
 }
 
+/**
+ * For how long a record waits for others before replicas get it. While much comes, fewer and larger
+ * frames cost writers and replicas less, and a replica that is busy has nothing the sooner.
+ */
+function shipLinger(): number {
+  const busy = takenBytes > SHIP_BUSY_BYTES_PER_MS * lingerMs
+  lingerMs = busy ? SHIP_LINGER_BUSY_MS : SHIP_LINGER_MS
+  return lingerMs
+}
+
 function drain(): void {
   while (!abandoned) {
     readMailbox()
     const idle = held.length === 0 ? DRAIN_WAIT_MS : Math.max(0, commitBy - Date.now())
     const wait = syncUpTo > durable ? 0 : idle
-    const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, wait)
+    const linger = shipping ? shipLinger() : wait
+    const taken = native.takeFrames(options.handle, DRAIN_BATCH_BYTES_MAX, wait, linger)
     hold(taken.frames)
+    takenBytes = heldBytes
     const ahead = taken.flushWanted && flushAhead(taken.frames)
     if (ahead && !shipping && Date.now() < commitBy) keep(taken.frames)
     else if (!insist(commit)) return
@@ -256,6 +275,7 @@ function drain(): void {
   }
 }
 
+native.keepHeap(HEAP_KEPT_BYTES_MAX)
 post({ kind: 'opened' })
 drain()
 post({ kind: 'report', report: report() })

@@ -1,4 +1,5 @@
 /** Values on the command line: parsed once, refused with what would be right. */
+import { readFileSync } from 'node:fs'
 import { InvalidArgumentError } from 'commander'
 import { formatBytes, parseBytes, parseDuration } from '../lib/format.js'
 import { RATE_BYTES_MIN } from '../lib/limits.js'
@@ -47,6 +48,13 @@ export function durationArgument(text: string): number {
   return ms
 }
 
+/** A duration, ms, down to microseconds. */
+export function fineDurationArgument(text: string): number {
+  const ms = parseDuration(text, { perMs: 1000 })
+  if (ms === undefined) throw new InvalidArgumentError('Give a duration such as 9.5ms.')
+  return ms
+}
+
 /** A duration, or `none` for no limit (null). */
 export function durationOrNone(text: string): number | null {
   return text === 'none' ? null : durationArgument(text)
@@ -70,4 +78,19 @@ export function timeArgument(text: string): bigint {
     throw new InvalidArgumentError('Give a time such as 10m (ago) or 2026-01-31T14:00.')
   }
   return BigInt(ms) * 1_000_000n
+}
+
+/** The bytes of an argument: a name that is no UTF-8 is not the text that Node makes of it. */
+export function rawArgument(text: string): Buffer {
+  const plain = Buffer.from(text)
+  if (!text.includes('\ufffd')) return plain
+  const line = readFileSync('/proc/self/cmdline')
+  for (let from = 0; from < line.length; ) {
+    const at = line.indexOf(0, from)
+    const end = at < 0 ? line.length : at
+    const bytes = line.subarray(from, end)
+    if (bytes.toString() === text) return Buffer.from(bytes)
+    from = end + 1
+  }
+  return plain
 }

@@ -3,13 +3,19 @@
 import { Command, CommanderError } from 'commander'
 import { ExitCode } from '../lib/errors.js'
 import { VERSION } from '../lib/version.js'
+import { addBrowseCommand } from './commands/browse.js'
+import { addDiffCommand } from './commands/diff.js'
 import { addDoctorCommand } from './commands/doctor.js'
+import { addExecCommand } from './commands/exec.js'
+import { addGroupCommands } from './commands/group.js'
+import { addHistoryCommands } from './commands/history.js'
 import { addJournalCommands } from './commands/journal.js'
 import { addMountCommands } from './commands/mount.js'
 import { addPeerCommands } from './commands/peer.js'
 import { addRecaptureCommand } from './commands/recapture.js'
 import { addReplicaCommands } from './commands/replica.js'
 import { addReplicateCommands } from './commands/replicate.js'
+import { addRestoreCommand } from './commands/restore.js'
 import { addSnapshotCommands } from './commands/snapshot.js'
 import { addStatusCommands } from './commands/status.js'
 import { addVerifyCommands } from './commands/verify.js'
@@ -35,6 +41,9 @@ Examples:
   holdfast status data --watch         follow it
   holdfast journal tail data -f        who changes what
   holdfast snapshot create data        one instant, for later
+  holdfast exec --snapshot data -- restic backup {}
+  holdfast diff data "1 hour ago"       what has changed since
+  holdfast restore data f --to-time …  bring a file back
   holdfast unmount data                stop protecting it
   holdfast doctor /srv/data            is this machine ready?`,
     )
@@ -43,7 +52,13 @@ Examples:
   addJournalCommands(program)
   addRecaptureCommand(program)
   addSnapshotCommands(program)
+  addHistoryCommands(program)
+  addExecCommand(program)
+  addDiffCommand(program)
+  addRestoreCommand(program)
+  addBrowseCommand(program)
   addPeerCommands(program)
+  addGroupCommands(program)
   addReplicateCommands(program)
   addVerifyCommands(program)
   addReplicaCommands(program)

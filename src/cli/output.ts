@@ -23,7 +23,12 @@ export function remark(text: string): void {
 
 /** JSON on stdout; bigints as numbers, or as strings beyond 2^53. */
 export function printJson(value: unknown, { line = false } = {}): void {
-  print(JSON.stringify(value, jsonValue, line ? undefined : 2))
+  print(jsonText(value, { line }))
+}
+
+/** The same without the line's end. */
+export function jsonText(value: unknown, { line = false } = {}): string {
+  return JSON.stringify(value, jsonValue, line ? undefined : 2)
 }
 
 function jsonValue(_key: string, value: unknown): unknown {

@@ -3,6 +3,7 @@ import type { Status } from '../daemon/status.js'
 import { formatBytes, formatCount, formatDuration } from '../lib/format.js'
 import { out, table } from './output.js'
 import { acknowledgeText, isSynchronous, replicaText } from './render-replicas.js'
+import { scheduleText } from './render-schedules.js'
 
 export function statusText(status: Status): string {
   const { captured, journaled, lag, rates, ring, journal, recapture, outOfBand } = status
@@ -47,12 +48,21 @@ export function statusText(status: Status): string {
   if (status.replicas.some(isSynchronous)) {
     rows.push(['replies wait', acknowledgeText(status.acknowledge)])
   }
+  if (status.horizon !== null) rows.push(['horizon', horizonText(status.horizon)])
+  for (const schedule of status.schedules) rows.push(['schedule', scheduleText(schedule)])
   if (status.held) rows.push(['hold', out.yellow('I/O is on hold')])
   if (status.panics > 0)
     rows.push(['panics', out.red(`${status.panics} in the data plane: a defect`)])
   rows.push(['daemon', `pid ${status.pid}, holdfast ${status.version}, since ${status.since}`])
   rows.push(['state dir', status.stateDirectory])
   return table(rows.map(([name = '', value = '']) => [out.dim(name), value]))
+}
+
+/** How far replicas may apply, and whether anything is shipped. */
+function horizonText({ group, seq, frozen }: NonNullable<Status['horizon']>): string {
+  const text = `seq ${formatCount(seq)}, by group ${group.name} of ${group.coordinator}`
+  if (frozen === null) return text
+  return `${text}; ${out.red(`frozen since ${frozen.since}: ${frozen.why}`)}`
 }
 
 function stateText({ state }: Status): string {

@@ -6,12 +6,16 @@ import type { Acknowledge } from '../replication/ack-options.js'
 import type { Member } from '../snapshot/certificate.js'
 import { type CallOptions, callControl } from './call.js'
 import type { CutRequest } from './cutter.js'
+import type { HistoryStatus } from './history.js'
+import type { HorizonOrder, HorizonReply, HorizonWait } from './horizon.js'
 import { runningDaemon } from './lock.js'
 import { socketPath } from './places.js'
 import type { ReplicaRequest } from './replica-options.js'
 import type { AcknowledgeStatus, ReplicaStatus } from './replica-status.js'
-import type { Status } from './status.js'
+import type { Status, Stopped } from './status.js'
 import type { VerifyProgress } from './verification.js'
+import { type ChangedWire, changedFromWire, type ObjectVersions } from './versions.js'
+import type { ViewStatus } from './view-table.js'
 
 const GONE_POLL_MS = 10
 
@@ -46,6 +50,13 @@ export interface VerifyRequest {
 /** As in a certificate: ns as decimal strings. */
 export type CutReply = Omit<Member, 'volume' | 'uuid'>
 
+export interface MountViewRequest {
+  seq: number
+  path: string
+  snapshot?: string | null
+  ownerPid?: number | null
+}
+
 export interface WaitReply {
   seq: number
   replicas: ReplicaStatus[]
@@ -69,10 +80,15 @@ export class ControlClient {
   }
 
   /** Orderly stop; BUSY unless `force`. Resolves when the daemon is gone. */
-  async stop({ force = false, ...options }: CallOptions & { force?: boolean } = {}): Promise<void> {
-    await this.#call('POST', '/v1/stop', { force }, { timeoutMs: STOP_TIMEOUT_MS, ...options })
+  async stop({
+    force = false,
+    ...options
+  }: CallOptions & { force?: boolean } = {}): Promise<Stopped> {
+    const request = { timeoutMs: STOP_TIMEOUT_MS, ...options }
+    const stopped: Stopped = await this.#call('POST', '/v1/stop', { force }, request)
     const end = Date.now() + CONTROL_TIMEOUT_MS
     while (runningDaemon(this.name) !== undefined && Date.now() < end) await sleep(GONE_POLL_MS)
+    return stopped
   }
 
   marker(name: string, options?: CallOptions): Promise<{ name: string; seq: number }> {
@@ -152,6 +168,57 @@ export class ControlClient {
     return this.#call('POST', '/v1/cut', request, { timeoutMs, ...options })
   }
 
+  /** What the coordinator of its group says, and how the volume stands. GROUP_OTHER, GROUP_STALE. */
+  horizon(
+    request: { order: HorizonOrder | null; wait?: HorizonWait | null },
+    options?: CallOptions,
+  ): Promise<HorizonReply> {
+    return this.#call('PUT', '/v1/horizon', request, options)
+  }
+
+  /** Whether it had a horizon. GROUP_OTHER. */
+  async leaveHorizon(group?: string, options?: CallOptions): Promise<boolean> {
+    type Reply = { left: boolean }
+    return (await this.#call<Reply>('POST', '/v1/horizon/leave', { group }, options)).left
+  }
+
+  history(options?: CallOptions): Promise<HistoryStatus> {
+    return this.#call('GET', '/v1/history', undefined, options)
+  }
+
+  /** The snapshots have changed: what has to be kept follows. */
+  refreshHistory(options?: CallOptions): Promise<HistoryStatus> {
+    return this.#call('POST', '/v1/history/refresh', {}, options)
+  }
+
+  /** The last seq at a time. HISTORY_RANGE, HISTORY_OFF. */
+  async seqAt(timeMs: number, options?: CallOptions): Promise<bigint> {
+    type Reply = { seq: number }
+    return BigInt((await this.#call<Reply>('POST', '/v1/history/at', { timeMs }, options)).seq)
+  }
+
+  /** What a path (relative to the root) led to, newest first; its directory is looked for as of `seq`. */
+  async historyOf(path: Buffer, seq?: bigint, options?: CallOptions): Promise<ObjectVersions[]> {
+    type Reply = { objects: ObjectVersions[] }
+    const body = { path: path.toString('base64'), seq: seq === undefined ? undefined : Number(seq) }
+    return (await this.#call<Reply>('POST', '/v1/history/of', body, options)).objects
+  }
+
+  /** What can differ between two moments (undefined: now); undefined where that cannot be told. */
+  async changed(after: bigint, upTo: bigint | undefined, options?: CallOptions) {
+    const body = { after: Number(after), upTo: upTo === undefined ? null : Number(upTo) }
+    type Reply = ChangedWire
+    return changedFromWire(await this.#call<Reply>('POST', '/v1/history/changed', body, options))
+  }
+
+  mountView(request: MountViewRequest, options?: CallOptions): Promise<ViewStatus> {
+    return this.#call('POST', '/v1/views', request, options)
+  }
+
+  async unmountView(id: number, lazy: boolean, options?: CallOptions): Promise<void> {
+    await this.#call('POST', `/v1/views/${id}/unmount`, { lazy }, options)
+  }
+
   /** Ends a hold; HOLD_EXPIRED when its deadline had passed. */
   release(options?: CallOptions): Promise<{ heldNs: number }> {
     return this.#call('POST', '/v1/release', {}, options)
@@ -172,5 +239,15 @@ export class ControlClient {
           hint: `Start it: holdfast mount ${name}`,
         }),
     })
+  }
+}
+
+/** What the daemon of a volume answers; undefined when there is none. */
+export async function ifRunning<T>(call: Promise<T>): Promise<T | undefined> {
+  try {
+    return await call
+  } catch (error) {
+    if (error instanceof HoldfastError && error.code === 'VOLUME_NOT_RUNNING') return undefined
+    throw error
   }
 }

@@ -12,6 +12,11 @@ export interface CutRequest {
   /** Path of the page where the volumes of the cut meet; null: this one is alone. */
   meeting: string | null
   gatherMs: number
+  /** CLOCK_MONOTONIC, ns: I/O is held from then on, and not released before `untilNs`. */
+  startNs?: string | undefined
+  untilNs?: string | undefined
+  /** False: the history does not keep what is there. */
+  keep?: boolean | undefined
 }
 
 export class Cutter {
@@ -23,10 +28,15 @@ export class Cutter {
   }
 
   /** HOLD_TIMEOUT, HOLD_EXPIRED, CUT_LATE, CUT_OTHERS, VOLUME_NOT_RUNNING. I/O goes on in any case. */
-  async take({ meeting, ...rest }: CutRequest): Promise<CutResult> {
+  async take({ meeting, startNs, untilNs, keep = true, ...rest }: CutRequest): Promise<CutResult> {
     this.#chores ??= new Chores()
-    const options = meeting === null ? rest : { ...rest, meeting: Buffer.from(meeting) }
-    return this.#chores.run('takeCut', this.#handle, options)
+    return this.#chores.run('takeCut', this.#handle, {
+      ...rest,
+      keep,
+      ...(meeting === null ? {} : { meeting: Buffer.from(meeting) }),
+      ...(startNs === undefined ? {} : { startNs: BigInt(startNs) }),
+      ...(untilNs === undefined ? {} : { untilNs: BigInt(untilNs) }),
+    })
   }
 
   /** Idempotent. */

@@ -154,6 +154,8 @@ export class Feed {
         const { end: known, authorised } = replica.state
         return { end: higher(known, end), authorised }
       },
+      // What its primary does not ship, it does not have.
+      frozen: () => false,
     }
   }
 }

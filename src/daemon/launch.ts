@@ -1,8 +1,9 @@
 /** Starting a daemon that outlives its starter, and waiting until it is ready. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, mkdirSync, openSync, rmdirSync, rmSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
+import { removeEmpty } from '../lib/files.js'
 import { START_TIMEOUT_MS } from '../lib/limits.js'
 import type { OpenVolumeResult } from '../lib/native.js'
 import { logPath } from './places.js'
@@ -63,11 +64,7 @@ export async function launchDaemon(request: LaunchRequest): Promise<Launched> {
 function removeTraces(stateDirectory: string): void {
   if (readVolume(stateDirectory) !== undefined) return
   rmSync(logPath(stateDirectory), { force: true })
-  try {
-    rmdirSync(stateDirectory)
-  } catch {
-    // There is something else in it.
-  }
+  removeEmpty(stateDirectory)
 }
 
 async function untilReady(child: ChildProcess, request: LaunchRequest): Promise<Launched> {

@@ -7,6 +7,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import type { Server } from 'node:net'
 import { takeLock } from '../lib/abstract-lock.js'
 import { HoldfastError } from '../lib/errors.js'
+import { startTicks } from '../lib/process-id.js'
 import { pidPath, runDirectory } from './places.js'
 import type { Volume } from './registry.js'
 
@@ -80,18 +81,6 @@ export function runningDaemon(name: string): DaemonProcess | undefined {
   try {
     const found = JSON.parse(readFileSync(pidPath(name), 'utf8')) as DaemonProcess
     return startTicks(found.pid) === found.startTicks ? found : undefined
-  } catch {
-    return undefined
-  }
-}
-
-/** Field 22 of /proc/PID/stat; undefined when there is no such process, or only what init has to reap. */
-export function startTicks(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // The command in parentheses may contain anything, parentheses too.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' || fields[0] === 'X' ? undefined : fields[19]
   } catch {
     return undefined
   }

@@ -2,6 +2,7 @@
 import { Gauge, Registry } from 'prom-client'
 import type { HostedReplica, HostStatus } from './replica-host.js'
 import type { ReplicaStatus } from './replica-status.js'
+import type { ScheduleStatus } from './scheduler.js'
 import type { Status } from './status.js'
 
 type Reader = (status: Status) => number
@@ -87,6 +88,19 @@ const HOSTED: Of<HostedReplica> = {
   hosted_problem: ['1 while something keeps it back', ({ problem }) => Number(problem !== null)],
 }
 
+const SCHEDULED: Of<ScheduleStatus> = {
+  schedule_runs_total: ['Times that it has run', ({ runs }) => runs],
+  schedule_failures_total: ['Runs that have failed', ({ failures }) => failures],
+  schedule_problem: [
+    '1 while there is no snapshot of the last time',
+    ({ problem }) => Number(problem !== null),
+  ],
+  schedule_success_seconds: [
+    'When it has taken its last snapshot, since the epoch; 0: never',
+    ({ succeeded }) => (succeeded === null ? 0 : Date.parse(succeeded) / 1000),
+  ],
+}
+
 /** The series of all replicas of one registry; those of a replica that is gone end. */
 class ReplicaGauges<Replica extends { copy: string }> {
   readonly #gauges: [Gauge, (replica: Replica) => number][]
@@ -139,6 +153,7 @@ export class Metrics {
   readonly #operations: Gauge
   readonly #connection: Gauge
   readonly #replicas: ReplicaGauges<ReplicaStatus>
+  readonly #schedules: [Gauge, (schedule: ScheduleStatus) => number][]
 
   constructor(volume: string) {
     this.#registry.setDefaultLabels({ volume })
@@ -164,6 +179,11 @@ export class Metrics {
       labelNames: ['peer'],
       labels: ({ peer }) => ({ peer }),
     })
+    const labelNames = ['schedule']
+    this.#schedules = Object.entries(SCHEDULED).map(([name, [help, value]]) => [
+      new Gauge({ name: `holdfast_${name}`, help, labelNames, registers }),
+      value,
+    ])
   }
 
   get contentType(): string {
@@ -182,6 +202,10 @@ export class Metrics {
       for (const state of CONNECTIONS) {
         this.#connection.set({ peer, state }, Number(connection === state))
       }
+    }
+    for (const [gauge, value] of this.#schedules) {
+      gauge.reset()
+      for (const each of status.schedules) gauge.set({ schedule: each.name }, value(each))
     }
     return this.#registry.metrics()
   }

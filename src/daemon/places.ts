@@ -14,6 +14,16 @@ export function runDirectory(): string {
   return process.env.HOLDFAST_RUN_DIR ?? '/run/holdfast'
 }
 
+/** Hooks of all volumes; HOLDFAST_HOOKS_DIR moves it. */
+export function hooksDirectory(): string {
+  return process.env.HOLDFAST_HOOKS_DIR ?? '/etc/holdfast/hooks.d'
+}
+
+/** Programs that coordinators of groups may have run here; HOLDFAST_GROUP_EXEC_DIR moves it. */
+export function groupExecDirectory(): string {
+  return process.env.HOLDFAST_GROUP_EXEC_DIR ?? '/etc/holdfast/group-exec.d'
+}
+
 /** What this host is to others: its identity, its peers. No volume can be named so. */
 export function hostDirectory(): string {
   return join(stateRoot(), '.host')
@@ -44,6 +54,33 @@ export function journalPath(stateDirectory: string): string {
 /** Codes of what the volume's files hold. */
 export function codesPath(stateDirectory: string): string {
   return join(stateDirectory, 'codes')
+}
+
+export function historyPath({ config, stateDirectory }: HistoryPlace): string {
+  const { historyDirectory } = config.options
+  return historyDirectory === null
+    ? join(stateDirectory, 'history')
+    : join(historyDirectory, `holdfast-${config.uuid}`)
+}
+
+interface HistoryPlace {
+  config: { uuid: string; options: { historyDirectory: string | null } }
+  stateDirectory: string
+}
+
+/** Where views are shown, unless somebody says otherwise: the same place every time. */
+export function viewPath(volume: string, name: string): string {
+  return join(runDirectory(), 'views', volume, name)
+}
+
+/** Which processes serve browse trees, and their logs. */
+export function browseDirectory(): string {
+  return join(runDirectory(), 'browse')
+}
+
+/** Where commands see the snapshot that was taken for them: by volumes, whatever their order. */
+export function execPath(...volumes: string[]): string {
+  return join(runDirectory(), 'exec', [...new Set(volumes)].sort().join('+'))
 }
 
 export function logPath(stateDirectory: string): string {

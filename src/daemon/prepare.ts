@@ -3,16 +3,16 @@
  * journal stands, the data plane. `volume.ts` takes them in order and undoes them on failure.
  */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { JournalMeta } from '../journal/meta.js'
 import { restoreSnapshot } from '../journal/snapshot.js'
 import { Journal } from '../journal/store.js'
 import { requireReadable } from '../journal/verify.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { native, type OpenVolumeResult } from '../lib/native.js'
+import { native, type OpenVolumeOptions, type OpenVolumeResult } from '../lib/native.js'
 import { checkFrame, type JournalEnd, parseUuid } from '../record/frame.js'
-import { journalPath, ringPath } from './places.js'
+import { historyPath, journalPath, ringPath } from './places.js'
 import {
   checkDirectory,
   checkMountpoint,
@@ -93,6 +93,17 @@ function checkLast(bytes: Buffer): void {
   }
 }
 
+/** A history that is not kept any more would have a gap: it goes. */
+function openHistory(volume: Volume): Pick<OpenVolumeOptions, 'history'> {
+  const { history: mode, historyFull: full, historyBytes: bytesMax } = volume.config.options
+  const path = historyPath(volume)
+  if (mode === 'none') {
+    rmSync(path, { recursive: true, force: true })
+    return {}
+  }
+  return { history: { path, mode, full, bytesMax } }
+}
+
 export function openDataPlane(
   volume: Volume,
   meta: JournalMeta,
@@ -116,5 +127,6 @@ export function openDataPlane(
     ringWaitMs: config.options.ringWaitMs,
     exclusive: config.backing === config.mountpoint,
     transport: config.options.transport,
+    ...openHistory(volume),
   })
 }

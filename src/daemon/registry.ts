@@ -20,6 +20,8 @@ import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
 import {
+  HISTORY_BYTES_DEFAULT,
+  HISTORY_BYTES_MIN,
   RETAIN_BYTES_DEFAULT,
   RING_BYTES_DEFAULT,
   RING_BYTES_MIN,
@@ -46,10 +48,21 @@ const OptionsSchema = z.object({
   workers: z.int().min(0).max(256).default(0),
   /** How requests travel: over io_uring where the kernel has it, or by /dev/fuse alone. */
   transport: z.enum(['auto', 'device']).default('auto'),
+  /** What the history keeps: nothing, the state at each snapshot, or at every moment. */
+  history: z.enum(['none', 'snapshots', 'continuous']).default('snapshots'),
+  /** Where it is; null: with the rest of the state. */
+  historyDirectory: absolute.nullable().default(null),
+  historyBytes: z.int().min(HISTORY_BYTES_MIN).default(HISTORY_BYTES_DEFAULT),
+  /** Moments kept by a continuous history, besides snapshots; null: no limit of age. */
+  historyAgeMs: z.int().min(0).nullable().default(null),
+  /** Where there is no room for more: the oldest moments go, or changes are refused. */
+  historyFull: z.enum(['drop', 'refuse']).default('drop'),
   /** Journal size kept; null: no limit. */
   retainBytes: z.int().min(0).nullable().default(RETAIN_BYTES_DEFAULT),
   /** Journal age kept; null: no limit. */
   retainAgeMs: z.int().min(0).nullable().default(null),
+  /** Directory of this volume's own hooks; docs/HOOKS.md. */
+  hooks: absolute.nullable().default(null),
 })
 
 const VolumeSchema = z.object({

@@ -15,11 +15,16 @@ import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
 import type { Replica } from '../replication/replica.js'
 import { type Connected, ReplicaHost, sshIdentity } from '../replication/serve.js'
+import type { Caller } from '../replication/session.js'
 import { ControlServer, type Routes, readBody } from './control.js'
 import { Feed } from './feed.js'
 import { FollowSchema, Follows } from './follows.js'
+import { GroupAgent } from './group-agent.js'
+import type { HistoryStatus } from './history.js'
 import { HostMetrics } from './metrics.js'
+import { addPastRoutes } from './past-routes.js'
 import { hostDirectory, replicaSocketPath } from './places.js'
+import { ReplicaHistory, ReplicaHistorySchema } from './replica-history.js'
 import type { ReplicaStatus } from './replica-status.js'
 import { type RootHolder, RootLock } from './root-lock.js'
 
@@ -49,6 +54,8 @@ export interface HostedReplica {
   tree: string
   /** How late it is applied on purpose. */
   applyDelayMs: number
+  /** What is kept of its past. */
+  history: HistoryStatus
   /** Further replicas that this one is shipped to. */
   feeds: ReplicaStatus[]
 }
@@ -107,6 +114,7 @@ class Served implements ServedReplicas {
   readonly #lock: RootLock
   readonly #options: { listen: string | null; root: string; log: Logger }
   readonly #feeds = new Map<string, Feed>()
+  readonly #histories = new Map<string, ReplicaHistory>()
   #fingerprint = ''
   #host: ReplicaHost | undefined
   #follows: Follows | undefined
@@ -123,10 +131,23 @@ class Served implements ServedReplicas {
     const peers = new Peers(hostDirectory())
     const name = hostName()
     this.#fingerprint = identity.fingerprint
-    const onReplica = (replica: Replica) => void this.#feed(replica)
-    const host = await ReplicaHost.start({ listen, root, name, identity, peers, log, onReplica })
+    const onReplica = (replica: Replica) => this.#take(replica)
+    const coordinate = ({ name: caller, identity: proven }: Caller) => {
+      const rights = peers.rights(proven)
+      return new GroupAgent({ caller, rights, log: log.child({ coordinator: caller }) })
+    }
+    const host = await ReplicaHost.start({
+      listen,
+      root,
+      name,
+      identity,
+      peers,
+      log,
+      onReplica,
+      coordinate,
+    })
     this.#host = host
-    for (const replica of host.replicas) void this.#feed(replica)
+    for (const replica of host.replicas) this.#take(replica)
     this.#follows = new Follows({ host, identity, peers, log })
     this.#control = await ControlServer.listen({
       socket: replicaSocketPath(),
@@ -144,6 +165,7 @@ class Served implements ServedReplicas {
       root: this.#options.root,
       replicas: (this.#host?.replicas ?? []).map((replica) => ({
         ...hosted(replica),
+        history: this.#history(replica).status,
         feeds: this.#feeds.get(replica.config.uuid)?.status ?? [],
       })),
       follows: this.#follows?.status ?? [],
@@ -162,10 +184,23 @@ class Served implements ServedReplicas {
   async close(): Promise<void> {
     await this.#follows?.close()
     await Promise.all([...this.#feeds.values()].map((feed) => feed.close()))
+    await Promise.all([...this.#histories.values()].map((history) => history.close()))
     // Connections first: the control socket waits for those that came through it.
     await this.#host?.close()
     await this.#control?.close()
     this.#lock.release()
+  }
+
+  #take(replica: Replica): void {
+    this.#history(replica)
+    void this.#feed(replica)
+  }
+
+  #history(replica: Replica): ReplicaHistory {
+    const { uuid } = replica.config
+    const found = this.#histories.get(uuid) ?? new ReplicaHistory(replica, this.#options.log)
+    this.#histories.set(uuid, found)
+    return found
   }
 
   /** Once the replica has a log: ships it to whom it was shipped to before. */
@@ -188,18 +223,27 @@ class Served implements ServedReplicas {
       return metrics.render(this.status)
     })
     app.post<{ Params: { name: string } }>('/v1/replicas/:name/feeds', async (request) => {
-      const feed = this.#find(request.params.name)
+      const feed = this.#feedOf(request.params.name)
       await feed.add(readBody(request.body, FeedSchema, 'feed'))
       return feed.status
     })
     app.delete<{ Params: { name: string; peer: string } }>(
       '/v1/replicas/:name/feeds/:peer',
       async (request) => {
-        const feed = this.#find(request.params.name)
+        const feed = this.#feedOf(request.params.name)
         await feed.remove(request.params.peer)
         return feed.status
       },
     )
+    const past = (name: string) => this.#history(this.#find(name))
+    addPastRoutes(app, '/v1/replicas/:name', ({ name = '' }) => past(name))
+    app.get<{ Params: { name: string } }>('/v1/replicas/:name/history/points', async (request) => {
+      return { points: past(request.params.name).points }
+    })
+    app.put<{ Params: { name: string } }>('/v1/replicas/:name/history', async (request) => {
+      const change = readBody(request.body, ReplicaHistorySchema, 'history')
+      return past(request.params.name).change(change)
+    })
     app.post('/v1/follows', async (request) => {
       await this.#follows?.add(readBody(request.body, FollowSchema, 'follow'))
       return this.status.follows
@@ -222,12 +266,20 @@ class Served implements ServedReplicas {
     })
   }
 
+  #feedOf(name: string): Feed {
+    const feed = this.#feeds.get(this.#find(name).config.uuid)
+    if (feed !== undefined) return feed
+    throw new HoldfastError('NOT_FOUND', `the replica ${name} has no log yet`, {
+      op: 'replica.find',
+    })
+  }
+
   /** By its name, the name of its directory, or the UUID of its volume. NOT_FOUND. */
-  #find(name: string): Feed {
-    const feeds = [...this.#feeds.values()]
+  #find(name: string): Replica {
+    const replicas = this.#host?.replicas ?? []
     const found =
-      feeds.find(({ replica }) => basename(replica.place.directory) === name) ??
-      feeds.find(({ replica }) => replica.config.uuid === name || replica.config.name === name)
+      replicas.find(({ place }) => basename(place.directory) === name) ??
+      replicas.find(({ config }) => config.uuid === name || config.name === name)
     if (found !== undefined) return found
     throw new HoldfastError('NOT_FOUND', `this host has no replica ${name}`, {
       op: 'replica.find',
@@ -236,7 +288,7 @@ class Served implements ServedReplicas {
   }
 }
 
-function hosted(replica: Replica): Omit<HostedReplica, 'feeds'> {
+function hosted(replica: Replica): Omit<HostedReplica, 'feeds' | 'history'> {
   const { state, config, place } = replica
   return {
     name: config.name,

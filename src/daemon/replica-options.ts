@@ -1,7 +1,7 @@
 /**
  * What an operator has said of a volume's replicas, as `replicas.json` in the state directory keeps it.
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
@@ -15,6 +15,7 @@ import {
   SYNC_LOSS_MS,
   SYNC_LOSS_MS_MAX,
 } from '../lib/limits.js'
+import { readStored } from '../lib/stored.js'
 import {
   ACKS,
   type Acknowledge,
@@ -104,15 +105,12 @@ export function isReplicated(stateDirectory: string): boolean {
 export function readReplicas(stateDirectory: string): StoredReplicas {
   const path = join(stateDirectory, FILE)
   if (!existsSync(path)) return { replicas: [], acknowledge: AcknowledgeSchema.parse({}) }
-  const parsed = FileSchema.safeParse(parseJson(readFileSync(path, 'utf8')))
-  if (parsed.success) {
-    const replicas = parsed.data.replicas.map((each) => ({ ...DEFAULTS, ...given(each) }))
-    return { ...parsed.data, replicas }
-  }
-  throw new HoldfastError('UNKNOWN_FORMAT', `${path} is not what this holdfast writes`, {
+  const stored = readStored(path, FileSchema, {
     op: 'replicas.read',
     hint: 'Correct it, or remove it and replicate again.',
   })
+  const replicas = stored.replicas.map((each) => ({ ...DEFAULTS, ...given(each) }))
+  return { ...stored, replicas }
 }
 
 export function writeReplicas(stateDirectory: string, stored: StoredReplicas): void {
@@ -127,11 +125,3 @@ function given<T extends { peer: string }>(change: T): Given<T> {
 }
 
 type Given<T> = { [Name in keyof T]: Exclude<T[Name], undefined> }
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}

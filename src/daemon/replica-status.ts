@@ -17,6 +17,8 @@ export interface ReplicaStatus {
   sent: number
   logged: number
   applied: number
+  /** The farthest that it may ever have been told to apply. */
+  authorised: number
   /**
    * What is captured and not yet logged, or not yet applied, there: records, bytes of them, and the
    * age of the oldest. `seconds` is of what is not applied.
@@ -31,6 +33,8 @@ export interface ReplicaStatus {
   }
   /** A baseline that is under way; null otherwise. */
   baseline: BaselineStatus | null
+  /** Its baseline has ended. */
+  whole: boolean
   /** A synchronous replica: replies wait for it now. */
   waitedFor: boolean
   onLoss: ReplicaOptions['onLoss']
@@ -87,6 +91,7 @@ export function statusOf(replica: {
     sent: Number(sent),
     logged: Number(logged),
     applied: Number(applied),
+    authorised: Number(state.authorised),
     lag: {
       logged: Number(end - logged),
       applied: Number(end - applied),
@@ -96,6 +101,7 @@ export function statusOf(replica: {
       seconds: notApplied.seconds,
     },
     baseline: replica.baseline,
+    whole: !state.baseline,
     waitedFor,
     slowing,
     bytesSent: state.bytesSent,

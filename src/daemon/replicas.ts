@@ -209,6 +209,7 @@ export class Replicas {
 
   /** Gives connected replicas a moment for what was captured last. */
   async finish(waitMs: number): Promise<void> {
+    if (this.#options.volume.frozen()) return
     const seq = this.#sample()
     const end = Date.now() + waitMs
     const late = () =>
@@ -247,6 +248,11 @@ export class Replicas {
       }
       await this.#change(left)
     }
+  }
+
+  /** As `wait`, but what is not reached by then is no error, nor that there is no replica. */
+  async reach(options: { for: 'logged' | 'applied'; seq: bigint; waitMs: number }): Promise<void> {
+    if (this.#targets.size > 0) await this.wait(options).catch(() => {})
   }
 
   /** Idempotent. */

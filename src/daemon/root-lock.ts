@@ -8,7 +8,7 @@ import type { Server } from 'node:net'
 import { dirname, join } from 'node:path'
 import { takeLock } from '../lib/abstract-lock.js'
 import { HoldfastError } from '../lib/errors.js'
-import { startTicks } from './lock.js'
+import { startTicks } from '../lib/process-id.js'
 import { replicaPidPath } from './places.js'
 
 const FILE = '.serving'

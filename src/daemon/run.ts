@@ -53,12 +53,13 @@ export async function runDaemon({ volume, force, log }: RunOptions): Promise<Dae
   })
   let control: ControlServer | undefined
   const stop = async (forced: boolean) => {
-    await running.stop({ force: forced })
+    const stopped = await running.stop({ force: forced })
     log.info('stopped in order')
     notifyServiceManager('STOPPING=1')
     // The answer to the request that asked for it goes out first; the lock goes last, so that no
     // other daemon finds this one's socket, or loses its own to it.
     setImmediate(() => void leave())
+    return stopped
   }
   const leave = async () => {
     await control?.close()
@@ -92,7 +93,7 @@ function prepareProcess(): void {
   }
 }
 
-function onSignals(stop: (force: boolean) => Promise<void>, log: Logger): void {
+function onSignals(stop: (force: boolean) => Promise<unknown>, log: Logger): void {
   let refusedAt = 0
   const onSignal = (signal: NodeJS.Signals) => {
     const insist = Date.now() - refusedAt < INSIST_MS

@@ -1,7 +1,7 @@
 /** What the replicas of a volume need of its daemon. */
 import { existsSync, rmSync } from 'node:fs'
 import type { Drain } from '../capture/drain.js'
-import { toHoldfastError } from '../lib/errors.js'
+import { errnoOf, toHoldfastError } from '../lib/errors.js'
 import { hostName } from '../lib/host-name.js'
 import {
   BASELINE_RETRY_MS_MAX,
@@ -9,12 +9,14 @@ import {
   CODES_SWEEP_PAUSE_MS,
   CONTROL_TIMEOUT_MS,
 } from '../lib/limits.js'
+import type { Logger } from '../lib/log.js'
 import { native, type OpenVolumeResult, type ScanOptions } from '../lib/native.js'
 import { parseUuid } from '../record/frame.js'
 import { Retry } from '../replication/retry.js'
 import type { ShippedVolume } from '../replication/shipped-volume.js'
 import type { Captured } from './captured.js'
 import { waitJournaled } from './checkpoint.js'
+import type { VolumeHorizon } from './horizon.js'
 import { codesPath, journalPath } from './places.js'
 import type { Recapture } from './recapture.js'
 import type { Volume } from './registry.js'
@@ -80,8 +82,9 @@ export function shipped(parts: {
   drain: Drain
   recapture: Recapture
   captured: Captured
+  horizon: VolumeHorizon
 }): ShippedVolume & VerifiedVolume {
-  const { volume, handle, drain, recapture, captured } = parts
+  const { volume, handle, drain, recapture, captured, horizon } = parts
   const baselines = new Baselines(handle)
   const scanning = () => recapture.need !== null || native.volumeStats(handle).scanning
   return {
@@ -107,7 +110,9 @@ export function shipped(parts: {
     },
     scanning,
     scanErrors: () => Number(native.volumeStats(handle).scanErrors),
-    horizon: (end) => ({ end, authorised: end }),
+    // A baseline is no moment's tree before its end: there is nothing to keep it back from.
+    horizon: (end, { baseline }) => ({ end, authorised: baseline ? end : (horizon.seq ?? end) }),
+    frozen: () => horizon.frozen,
   }
 }
 
@@ -115,20 +120,28 @@ export function shipped(parts: {
  * Before the mount: a volume with replicas has codes from its first change on. They are kept over a
  * crash only: then the mount was dead, and nobody could change a file past it.
  */
-export function openCodes(volume: Volume, open: OpenVolumeResult): void {
+export function openCodes(volume: Volume, open: OpenVolumeResult, log: Logger): void {
   const kept = existsSync(codesPath(volume.stateDirectory))
   if (!kept) return
   if (isReplicated(volume.stateDirectory)) {
-    keepCodes(volume, open.handle, open.ring === 'recovered')
+    keepCodes(volume, { handle: open.handle, keep: open.ring === 'recovered', log })
   } else rmSync(codesPath(volume.stateDirectory))
 }
 
-/** Codes are kept from now on. Idempotent. */
-export function keepCodes({ config, stateDirectory }: Volume, handle: number, keep: boolean): void {
-  native.openCodes(handle, {
-    path: codesPath(stateDirectory),
-    uuid: parseUuid(config.uuid) ?? Buffer.alloc(16),
-    keep,
-    sweepPauseMs: CODES_SWEEP_PAUSE_MS,
-  })
+/** Codes are kept from now on, if there is space; without them a resync reads all. Idempotent. */
+export function keepCodes(
+  { config, stateDirectory }: Volume,
+  { handle, keep, log }: { handle: number; keep: boolean; log: Logger },
+): void {
+  try {
+    native.openCodes(handle, {
+      path: codesPath(stateDirectory),
+      uuid: parseUuid(config.uuid) ?? Buffer.alloc(16),
+      keep,
+      sweepPauseMs: CODES_SWEEP_PAUSE_MS,
+    })
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOSPC') throw error
+    log.warn({ error: toHoldfastError(error, 'codes.open') }, 'no space for codes: none are kept')
+  }
 }

@@ -4,116 +4,187 @@
  * a marker without a certificate is no snapshot.
  */
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { Chores } from '../capture/chores.js'
 import { Journal } from '../journal/store.js'
 import { missingFileBytes } from '../journal/verify.js'
-import { takeLock } from '../lib/abstract-lock.js'
-import { type ErrorReport, HoldfastError, toHoldfastError } from '../lib/errors.js'
-import {
-  CUT_ANSWER_MS,
-  CUT_GATHER_MS,
-  CUT_HOLD_MS_DEFAULT,
-  CUT_TURN_MS,
-  HOLD_MS_MAX,
-  WRITING_LISTED_MAX,
-} from '../lib/limits.js'
-import { mountAt, readMounts } from '../lib/mountinfo.js'
-import { NAME } from '../lib/names.js'
+import { HoldfastError } from '../lib/errors.js'
+import { CUT_ATTEMPTS_DEFAULT, CUT_GATHER_MS, CUT_HOLD_MS_DEFAULT } from '../lib/limits.js'
+import { native } from '../lib/native.js'
+import { ownerOf } from '../lib/process-id.js'
 import { Catalogue } from '../snapshot/catalogue.js'
-import {
-  CERTIFICATE_VERSION,
-  type Certificate,
-  commonInstant,
-  type Member,
-} from '../snapshot/certificate.js'
-import {
-  failMeeting,
-  makeMeeting,
-  removeMeeting,
-  removeStaleMeetings,
-} from '../snapshot/meeting.js'
-import { ControlClient } from './client.js'
-import { journalPath, runDirectory } from './places.js'
+import { CERTIFICATE_VERSION, type Certificate, seqIn } from '../snapshot/certificate.js'
+import type { HookRun } from '../snapshot/hook-run.js'
+import { aroundSnapshot, type HookSession, rehearse } from '../snapshot/hook-session.js'
+import { removeStaleMeetings } from '../snapshot/meeting.js'
+import { takeCut } from './cut.js'
+import { type HookOptions, openHooks } from './hooks.js'
+import { useSnapshot } from './in-use.js'
+import { historyPath, journalPath, runDirectory } from './places.js'
 import { findVolume, listVolumes, type Volume } from './registry.js'
-import { findWitnesses, type Mapping, type Watched } from './witnesses.js'
+import {
+  checkRequest,
+  keep,
+  lookAround,
+  requireMarked,
+  requireNew,
+  requireProtected,
+  store,
+  takeTurn,
+  wallClock,
+} from './taking.js'
 
 const op = 'snapshot.create'
-const TURN_POLL_MS = 20
 
-export interface SnapshotRequest {
+export interface SnapshotRequest extends HookOptions {
   /** Names, mountpoints or directories: all of them at one instant. */
   volumes: readonly string[]
   /** Default: the time. */
   name?: string | undefined
   /** Longest time that I/O is held on any of them, ms. */
   maxHoldMs?: number | undefined
+  /** How often it is tried, when I/O does not come to rest in that time. */
+  attempts?: number | undefined
   labels?: Readonly<Record<string, string>> | undefined
+  /** The snapshot goes with the calling process, however that ends. */
+  temporary?: boolean | undefined
 }
 
 /** A snapshot of this host. */
 export interface Snapshot extends Certificate {
   /** Incomplete: not all its volumes have it. Pruned: the journal of one begins after it. */
   state: 'complete' | 'incomplete' | 'pruned'
+  /** Can it be looked at? Lost: the history of a volume had no room for it. None: one keeps none. */
+  past: 'kept' | 'lost' | 'none'
 }
 
-/** Takes a snapshot. USAGE, SNAPSHOT_EXISTS, SNAPSHOT_FAILED with the reason, BUSY. */
+/** Takes a snapshot. USAGE, SNAPSHOT_EXISTS, SNAPSHOT_FAILED and HOOK_FAILED with the reason, BUSY. */
 export async function createSnapshot(request: SnapshotRequest): Promise<Certificate> {
+  return inTurn(request, async (order, hooks) => {
+    const { volumes } = order
+    const id = randomUUID()
+    const use = await useSnapshot(id)
+    try {
+      const certificate = await aroundSnapshot(hooks, {
+        check: () => requireProtected(volumes, { waitMs: CUT_GATHER_MS }),
+        take: () => take(id, order, hooks),
+      })
+      if (certificate.hooks.length === hooks.runs.length) return certificate
+      const whole = { ...certificate, hooks: hooks.runs }
+      // A hook may have destroyed it.
+      const having = volumes.filter((each) => new Catalogue(each.stateDirectory).find(order.name))
+      store(having, whole)
+      return whole
+    } finally {
+      use.close()
+    }
+  })
+}
+
+/** Runs the hooks of a snapshot, told that nothing is taken. HOOK_FAILED, and as `createSnapshot`. */
+export async function rehearseSnapshot(request: SnapshotRequest): Promise<HookRun[]> {
+  return inTurn({ ...request, dryRun: true }, async ({ volumes }, hooks) => {
+    await rehearse(hooks, () => requireProtected(volumes, { waitMs: CUT_GATHER_MS }))
+    return hooks.runs
+  })
+}
+
+/** What is asked for, checked. */
+interface SnapshotOrder {
+  volumes: Volume[]
+  name: string
+  maxHoldMs: number
+  attempts: number
+  labels: Record<string, string>
+  temporary: boolean
+}
+
+/** Checks what is asked for, and has it done when no other snapshot is being taken. */
+async function inTurn<Result>(
+  request: SnapshotRequest & { dryRun?: boolean },
+  work: (order: SnapshotOrder, hooks: HookSession) => Promise<Result>,
+): Promise<Result> {
   const volumes = chooseVolumes(request.volumes)
   const name = request.name ?? new Date().toISOString().replace(/[:.]/g, '-')
-  const { maxHoldMs = CUT_HOLD_MS_DEFAULT, labels = {} } = request
+  const {
+    maxHoldMs = CUT_HOLD_MS_DEFAULT,
+    attempts = CUT_ATTEMPTS_DEFAULT,
+    labels = {},
+    dryRun = false,
+    temporary = false,
+  } = request
   checkRequest(name, maxHoldMs)
   const turn = await takeTurn()
   try {
     removeStaleMeetings(runDirectory(), Date.now())
     requireNew(name)
-    await requireProtected(volumes, { waitMs: CUT_GATHER_MS })
-    const found = findWitnesses(volumes.map(watched))
-    const mapped = await writeOut(found.mapped)
-    const id = randomUUID()
-    const { members, instant } = await cut(volumes, { id, name, maxHoldMs })
-    const created = wallClock(instant)
-    await Promise.all(volumes.map(({ config }) => new ControlClient(config.name).flush()))
-    await requireProtected(volumes, { waitMs: 0 })
-    const certificate: Certificate = {
-      version: CERTIFICATE_VERSION,
-      id,
-      name,
-      created,
-      labels: { ...labels },
-      maxHoldMs,
-      members,
-      mapped,
-      writing: found.writing.slice(0, WRITING_LISTED_MAX),
-      writingCount: found.writing.length,
-      locks: found.locks,
-    }
-    store(volumes, certificate)
-    return certificate
+    const subject = { snapshot: name, labels, maxHoldMs, dryRun }
+    const hooks = openHooks(volumes, subject, request)
+    const order = { volumes, name, maxHoldMs, attempts, labels: { ...labels }, temporary }
+    return await work(order, hooks)
   } finally {
     turn.close()
   }
 }
 
+async function take(id: string, order: SnapshotOrder, hooks: HookSession): Promise<Certificate> {
+  const { volumes, name, maxHoldMs, attempts, labels } = order
+  const seen = await lookAround(volumes)
+  const { members, instant, attempt } = await takeCut(volumes, {
+    id,
+    name,
+    maxHoldMs,
+    attempts,
+    whileHeld: hooks.hasHeld ? (over) => hooks.held({ holdMs: maxHoldMs, over }) : undefined,
+  })
+  const created = wallClock(instant)
+  await requireMarked(volumes)
+  const certificate: Certificate = {
+    version: CERTIFICATE_VERSION,
+    id,
+    name,
+    created,
+    labels,
+    maxHoldMs,
+    attempt,
+    members,
+    ...seen,
+    owner: order.temporary ? ownerOf(process.pid) : null,
+    group: null,
+    hooks: [...hooks.runs],
+  }
+  keep(volumes, certificate, hooks)
+  return certificate
+}
+
 /** All snapshots of the volumes of this host, oldest first. */
 export function listSnapshots(which?: string): Snapshot[] {
-  const byId = new Map<string, { certificate: Certificate; having: number; pruned: boolean }>()
-  for (const { config, stateDirectory } of listVolumes()) {
+  interface Known {
+    certificate: Certificate
+    having: number
+    pruned: boolean
+    past: Snapshot['past']
+  }
+  const byId = new Map<string, Known>()
+  for (const volume of listVolumes()) {
+    const { config, stateDirectory } = volume
     const certificates = new Catalogue(stateDirectory).list()
-    const horizon = certificates.length === 0 ? 0n : horizonOf(stateDirectory)
+    if (certificates.length === 0) continue
+    const horizon = horizonOf(stateDirectory)
+    const floor = floorOf(volume)
     for (const certificate of certificates) {
-      const { id, members } = certificate
-      const known = byId.get(id) ?? { certificate, having: 0, pruned: false }
-      const seq = members.find(({ uuid }) => uuid === config.uuid)?.seq ?? 0
+      const { id } = certificate
+      const known = byId.get(id) ?? { certificate, having: 0, pruned: false, past: 'kept' }
+      const seq = BigInt(seqIn(certificate, config.uuid) ?? 0)
       known.having += 1
-      known.pruned ||= BigInt(seq) <= horizon
+      known.pruned ||= seq <= horizon
+      if (floor === null) known.past = 'none'
+      else if (seq < floor && known.past === 'kept') known.past = 'lost'
       byId.set(id, known)
     }
   }
   const all = [...byId.values()]
-    .map(({ certificate, having, pruned }): Snapshot => {
+    .map(({ certificate, having, pruned, past }): Snapshot => {
       const whole = having === certificate.members.length
-      return { ...certificate, state: pruned ? 'pruned' : whole ? 'complete' : 'incomplete' }
+      return { ...certificate, state: pruned ? 'pruned' : whole ? 'complete' : 'incomplete', past }
     })
     .sort((a, b) => a.created.localeCompare(b.created))
   if (which === undefined) return all
@@ -133,21 +204,17 @@ export function findSnapshot(name: string): Snapshot {
 
 /** The seq of a snapshot in the journal of one volume. SNAPSHOT_NOT_FOUND. */
 export function snapshotSeq(name: string, { config }: Volume): bigint {
-  const member = findSnapshot(name).members.find(({ uuid }) => uuid === config.uuid)
-  if (member !== undefined) return BigInt(member.seq)
+  const seq = seqIn(findSnapshot(name), config.uuid)
+  if (seq !== undefined) return BigInt(seq)
   throw new HoldfastError('SNAPSHOT_NOT_FOUND', `${name} is no snapshot of ${config.name}`, {
     op: 'snapshot.find',
     hint: `See what there is: holdfast snapshot list ${config.name}`,
   })
 }
 
-/** Forgets a snapshot, on all its volumes. The journal stays. SNAPSHOT_NOT_FOUND. */
-export function destroySnapshot(name: string): void {
-  const { id } = findSnapshot(name)
-  for (const { stateDirectory } of listVolumes()) {
-    const catalogue = new Catalogue(stateDirectory)
-    if (catalogue.find(name)?.id === id) catalogue.remove(name)
-  }
+/** Moments from this seq on can be looked at; null: none. */
+function floorOf(volume: Volume): bigint | null {
+  return volume.config.options.history === 'none' ? null : native.historyFloor(historyPath(volume))
 }
 
 /** Everything up to this seq is gone from a journal; 0 when nothing is, or when it cannot be read now. */
@@ -169,178 +236,4 @@ function chooseVolumes(named: readonly string[]): Volume[] {
   const byUuid = new Map(named.map(findVolume).map((each) => [each.config.uuid, each]))
   if (byUuid.size > 0) return [...byUuid.values()]
   throw new HoldfastError('USAGE', 'no volume is named', { op })
-}
-
-/** One name, one snapshot, whatever its volumes. */
-function requireNew(name: string): void {
-  for (const { config, stateDirectory } of listVolumes()) {
-    if (new Catalogue(stateDirectory).find(name) === undefined) continue
-    throw new HoldfastError('SNAPSHOT_EXISTS', `${config.name} has a snapshot ${name} already`, {
-      op,
-      hint: `Choose another name, or remove it: holdfast snapshot destroy ${name}`,
-    })
-  }
-}
-
-function checkRequest(name: string, maxHoldMs: number): void {
-  if (!NAME.test(name)) {
-    throw new HoldfastError('USAGE', `${JSON.stringify(name)} is no name for a snapshot`, {
-      op,
-      hint: 'Letters, digits, dot, dash and underscore, at most 64.',
-    })
-  }
-  if (maxHoldMs >= 1 && maxHoldMs <= HOLD_MS_MAX) return
-  throw new HoldfastError('USAGE', `I/O can be held for 1 to ${HOLD_MS_MAX} ms`, { op })
-}
-
-/** One snapshot at a time on a host. BUSY when the others take too long. */
-async function takeTurn(): Promise<{ close(): unknown }> {
-  const end = Date.now() + CUT_TURN_MS
-  for (;;) {
-    try {
-      return await takeLock('cuts', runDirectory())
-    } catch (cause) {
-      if (Date.now() < end) await sleep(TURN_POLL_MS)
-      else throw new HoldfastError('BUSY', 'another snapshot is being taken', { op, cause })
-    }
-  }
-}
-
-/** A journal that is not whole proves nothing; after a start it soon is. SNAPSHOT_FAILED. */
-async function requireProtected(
-  volumes: readonly Volume[],
-  { waitMs }: { waitMs: number },
-): Promise<void> {
-  const end = Date.now() + waitMs
-  const looks = volumes.map(async ({ config: { name } }) => {
-    try {
-      const look = () => new ControlClient(name).status({ timeoutMs: CUT_GATHER_MS })
-      let { state, reason } = await look()
-      while (state === 'recapturing' && Date.now() < end) {
-        await sleep(TURN_POLL_MS)
-        ;({ state, reason } = await look())
-      }
-      if (state === 'protected') return
-      const message = `${name} is ${state}${reason === null ? '' : `: ${reason}`}`
-      throw new HoldfastError('RECAPTURING', message, {
-        op,
-        hint: `Wait until it is protected: holdfast status ${name} --watch`,
-      })
-    } catch (error) {
-      throw notTaken([{ volume: name, error: toHoldfastError(error, op) }])
-    }
-  })
-  await Promise.all(looks)
-}
-
-function watched({ config }: Volume): Watched {
-  const { name: volume, mountpoint } = config
-  return { volume, mountpoint, device: mountAt(mountpoint, readMounts())?.device ?? '' }
-}
-
-/** Has what was stored through mappings reach the volumes before anything is held. */
-async function writeOut(found: readonly Mapping[]): Promise<Certificate['mapped']> {
-  if (found.length === 0) return []
-  const chores = new Chores()
-  const written = new Map<string, boolean>()
-  try {
-    for (const { file, link } of found) {
-      if (written.get(file) === true) continue
-      const done = chores.run('writeOut', Buffer.from(link)).then(
-        () => true,
-        () => false,
-      )
-      written.set(file, await done)
-    }
-  } finally {
-    await chores.close()
-  }
-  return found.map(({ pid, command, path, file }) => {
-    return { pid, command, path, writtenOut: written.get(file) === true }
-  })
-}
-
-interface CutOrder {
-  id: string
-  name: string
-  maxHoldMs: number
-}
-
-interface Failure {
-  volume: string
-  error: HoldfastError
-}
-
-/** Every volume's part of one cut, proven to be one. SNAPSHOT_FAILED. */
-async function cut(
-  volumes: readonly Volume[],
-  { id, name, maxHoldMs }: CutOrder,
-): Promise<{ members: Member[]; instant: bigint }> {
-  const meeting = volumes.length > 1 ? makeMeeting(runDirectory(), id, volumes.length) : null
-  const request = { name, maxHoldMs, meeting, gatherMs: CUT_GATHER_MS }
-  const failed: Failure[] = []
-  const over = new AbortController()
-  let timer: NodeJS.Timeout | undefined
-  const part = async ({ config }: Volume): Promise<Member[]> => {
-    const { name: volume, uuid } = config
-    try {
-      const reply = await new ControlClient(volume).cut(request, { signal: over.signal })
-      return [{ volume, uuid, ...reply }]
-    } catch (error) {
-      failed.push({ volume, error: toHoldfastError(error, op) })
-      // It may have died: those who wait for it go on, and soon say so.
-      if (meeting !== null) failMeeting(meeting)
-      timer ??= setTimeout(() => over.abort(), CUT_ANSWER_MS)
-      return []
-    }
-  }
-  const members = (await Promise.all(volumes.map(part))).flat()
-  clearTimeout(timer)
-  if (meeting !== null) removeMeeting(meeting)
-  if (failed.length > 0) throw notTaken(failed)
-  const instant = commonInstant(members)
-  if (instant !== undefined) return { members, instant }
-  throw new HoldfastError('SNAPSHOT_FAILED', 'the volumes were not held at one instant', {
-    op,
-    details: { members },
-  })
-}
-
-/** What one volume could not do; the others gave up because of it. */
-function notTaken(failed: readonly Failure[]): HoldfastError {
-  const first = failed.find(({ error }) => error.code !== 'CUT_OTHERS') ?? failed[0]
-  const { volume = '', error } = first ?? {}
-  const why = error?.code === 'ABORTED' ? 'it does not answer' : error?.message
-  const failures: Record<string, ErrorReport> = {}
-  for (const each of failed) failures[each.volume] = each.error.toJSON()
-  return new HoldfastError('SNAPSHOT_FAILED', `no snapshot: ${volume}: ${why}`, {
-    op,
-    cause: error,
-    hint:
-      error?.code === 'HOLD_TIMEOUT'
-        ? 'Nothing is on hold any more. Try again, or allow more: --max-hold'
-        : error?.hint,
-    details: { failures },
-  })
-}
-
-/** ISO time of an instant of CLOCK_MONOTONIC. */
-function wallClock(instant: bigint): string {
-  const ago = process.hrtime.bigint() - instant
-  return new Date(Date.now() - Number(ago / 1_000_000n)).toISOString()
-}
-
-/** All volumes have it, or none. */
-function store(volumes: readonly Volume[], certificate: Certificate): void {
-  const catalogues = volumes.map(({ stateDirectory }) => new Catalogue(stateDirectory))
-  try {
-    for (const catalogue of catalogues) catalogue.store(certificate)
-  } catch (cause) {
-    for (const catalogue of catalogues) catalogue.remove(certificate.name)
-    const { message } = toHoldfastError(cause, op)
-    throw new HoldfastError('SNAPSHOT_FAILED', `the certificate cannot be kept: ${message}`, {
-      op,
-      cause,
-    })
-  }
 }

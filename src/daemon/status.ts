@@ -4,8 +4,11 @@ import type { DrainReport } from '../capture/messages.js'
 import type { WatcherCounters } from '../capture/watcher.js'
 import type { RecaptureNeed } from '../journal/meta.js'
 import type { VolumeStats } from '../lib/native.js'
+import type { HistoryStatus } from './history.js'
+import type { HorizonStatus } from './horizon.js'
 import type { Volume } from './registry.js'
 import type { AcknowledgeStatus, ReplicaStatus } from './replica-status.js'
+import type { ScheduleStatus } from './scheduler.js'
 
 /**
  * `protected`: every acknowledged change is or will be in the journal. `recapturing`: the journal
@@ -77,6 +80,12 @@ export interface Status {
   replicas: ReplicaStatus[]
   /** When replies are held until replicas have it. */
   acknowledge: AcknowledgeStatus
+  /** What can be looked at of the past. */
+  history: HistoryStatus
+  /** Snapshots that this daemon takes by itself. */
+  schedules: ScheduleStatus[]
+  /** How far replicas may apply, of a member of a group that has a commit horizon; null: all. */
+  horizon: HorizonStatus | null
   lastFsyncNs: number
   held: boolean
   inodes: number
@@ -86,6 +95,12 @@ export interface Status {
   /** Panics contained in the data plane: anything but 0 is a defect. */
   panics: number
   operations: Record<string, number>
+}
+
+/** What is told of a volume that was stopped. */
+export interface Stopped {
+  /** Changes that the journal did not take in time: the next start takes them from the ring. */
+  inRingBytes: number
 }
 
 export interface StatusInputs {
@@ -106,6 +121,9 @@ export interface StatusInputs {
   checkpoint: { seq: bigint; timeNs: bigint } | null
   replicas: ReplicaStatus[]
   acknowledge: AcknowledgeStatus
+  history: HistoryStatus
+  schedules: ScheduleStatus[]
+  horizon: HorizonStatus | null
 }
 
 export function makeStatus(inputs: StatusInputs): Status {
@@ -182,6 +200,9 @@ export function makeStatus(inputs: StatusInputs): Status {
     },
     replicas: inputs.replicas,
     acknowledge: inputs.acknowledge,
+    history: inputs.history,
+    schedules: inputs.schedules,
+    horizon: inputs.horizon,
     lastFsyncNs: Number(stats.lastFsyncNs),
     held: stats.held,
     inodes: stats.inodes,

@@ -99,13 +99,18 @@ export class Verification {
       error: null,
     }
     this.#progress = progress
-    this.#running = this.#run(progress, chosen, options)
+    // All of them compare, whomever it is told of.
+    const comparing = (on: boolean) => {
+      for (const { shipper } of participants) shipper.comparing(on)
+    }
+    this.#running = this.#run(progress, chosen, { ...options, comparing })
       .catch((error: unknown) => {
         progress.state = 'failed'
         progress.error = toHoldfastError(error, op).toJSON()
         this.#log.error({ error: progress.error }, 'the comparison has failed')
       })
       .finally(() => {
+        comparing(false)
         this.#running = undefined
       })
     return progress
@@ -120,7 +125,7 @@ export class Verification {
   async #run(
     progress: VerifyProgress,
     participants: readonly Participant[],
-    { repair, bytesPerS }: VerifyOptions,
+    { repair, bytesPerS, comparing }: VerifyOptions & { comparing(on: boolean): void },
   ): Promise<void> {
     const begun = Date.now()
     const poll = async () => {
@@ -128,7 +133,7 @@ export class Verification {
       await sleep(POLL_MS, undefined, { signal: this.#signal.signal })
     }
     while (this.#volume.scanning()) await poll()
-    for (const { shipper } of participants) shipper.forgetDifferences()
+    comparing(true)
     const from = await this.#volume.flush()
     this.#volume.startVerify({ bytesPerS })
     while (this.#volume.scanning()) {

@@ -10,8 +10,12 @@ import { ACK_POINTS } from '../replication/ack-options.js'
 import { failMeeting } from '../snapshot/meeting.js'
 import type { CutReply } from './client.js'
 import { type Routes, readBody } from './control.js'
+import { type HorizonReply, VolumeHorizonSchema } from './horizon.js'
 import { Metrics } from './metrics.js'
+import { addPastRoutes } from './past-routes.js'
 import { ReplicaChangeSchema } from './replica-options.js'
+import type { Stopped } from './status.js'
+import { changedToWire } from './versions.js'
 import type { ProtectedVolume } from './volume.js'
 
 const seq = z.int().min(0)
@@ -22,6 +26,8 @@ const markerName = z
     (name) => Buffer.byteLength(name) <= MARKER_NAME_BYTES_MAX,
     `must have at most ${MARKER_NAME_BYTES_MAX} bytes`,
   )
+/** CLOCK_MONOTONIC, ns. */
+const instant = z.string().regex(/^\d{1,19}$/)
 const Bodies = {
   stop: z.strictObject({ force: z.boolean().default(false) }),
   marker: z.strictObject({ name: markerName }),
@@ -30,6 +36,9 @@ const Bodies = {
     maxHoldMs: z.int().min(1).max(HOLD_MS_MAX),
     meeting: z.string().nullable().default(null),
     gatherMs: z.int().min(0).max(CONTROL_TIMEOUT_MS).default(CUT_GATHER_MS),
+    startNs: instant.optional(),
+    untilNs: instant.optional(),
+    keep: z.boolean().default(true),
   }),
   prune: z.strictObject({
     toSeq: seq.optional(),
@@ -62,13 +71,22 @@ const Bodies = {
     bytesPerS: z.int().min(0).default(0),
   }),
   resync: z.strictObject({ peer: z.string().min(1).optional() }),
+  horizon: z.strictObject({
+    order: VolumeHorizonSchema.nullable().default(null),
+    wait: z
+      .strictObject({ for: z.enum(['logged', 'applied']), seq, waitMs: z.int().min(0) })
+      .nullable()
+      .default(null),
+  }),
+  leave: z.strictObject({ group: z.uuid().optional() }),
+  changed: z.strictObject({ after: seq, upTo: seq.nullable().default(null) }),
   none: z.strictObject({}),
 } as const
 
 export interface VolumeControl {
   volume: ProtectedVolume
   /** Asked to stop; resolves when the volume is stopped, rejects when it is refused. */
-  onStop(force: boolean): Promise<void>
+  onStop(force: boolean): Promise<Stopped>
 }
 
 export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl): void {
@@ -80,8 +98,7 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
     return metrics.render(volume.status())
   })
   app.post('/v1/stop', async (request) => {
-    await onStop(read(request.body, 'stop').force)
-    return { stopped: true }
+    return onStop(read(request.body, 'stop').force)
   })
   app.post('/v1/marker', async (request) => {
     const { name } = read(request.body, 'marker')
@@ -148,12 +165,31 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
     const { seq, closedNs, restNs, releaseNs } = await volume.cuts.take(body).finally(() => {
       request.raw.socket.off('close', gone)
     })
+    if (body.keep) volume.history.noteCut(seq)
     return {
       seq: Number(seq),
       closedNs: `${closedNs}`,
       restNs: `${restNs}`,
       releaseNs: `${releaseNs}`,
     }
+  })
+  app.put('/v1/horizon', async (request): Promise<HorizonReply> => {
+    const { order, wait } = read(request.body, 'horizon')
+    return volume.followHorizon(order, wait)
+  })
+  app.post('/v1/horizon/leave', async (request) => {
+    return { left: volume.leaveHorizon(read(request.body, 'leave').group) }
+  })
+  addPastRoutes(app, '/v1', () => volume.history)
+  app.post('/v1/history/changed', async (request) => {
+    const { after, upTo } = read(request.body, 'changed')
+    const end = upTo === null ? undefined : BigInt(upTo)
+    return changedToWire(await volume.history.changed(BigInt(after), end))
+  })
+  app.post('/v1/history/refresh', async (request) => {
+    read(request.body, 'none')
+    volume.history.refresh()
+    return volume.history.status
   })
   app.post('/v1/hold', async (request) => {
     const { startNs, seq } = volume.hold(read(request.body, 'hold').maxMs)

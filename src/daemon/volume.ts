@@ -7,10 +7,8 @@
  * ring and the journal say the rest at the next start.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Chores } from '../capture/chores.js'
-import { Drain } from '../capture/drain.js'
 import { Watcher } from '../capture/watcher.js'
-import type { Checkpoint, JournalMeta } from '../journal/meta.js'
+import type { Checkpoint } from '../journal/meta.js'
 import type { PruneResult, Retention } from '../journal/prune.js'
 import { errnoOf, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
@@ -23,35 +21,26 @@ import {
 import type { Logger } from '../lib/log.js'
 import { type HoldResult, native, type OpenVolumeResult, type VolumeStats } from '../lib/native.js'
 import { VERSION } from '../lib/version.js'
-import { parseUuid } from '../record/frame.js'
-import { Captured } from './captured.js'
-import { Checkpointer, waitJournaled } from './checkpoint.js'
+import { waitJournaled } from './checkpoint.js'
 import { type Clock, systemClock } from './clock.js'
 import { Cutter } from './cutter.js'
+import { VolumeHistory } from './history.js'
+import type { HorizonOrder, HorizonReply, HorizonWait } from './horizon.js'
 import { VolumeLock } from './lock.js'
 import { describeOccupants, findOccupants } from './occupants.js'
+import { type Parts, type StartOptions, startParts } from './parts.js'
 import { journalPath } from './places.js'
 import { checkMachine, checkNotServed } from './preflight.js'
 import { checkVolume, openDataPlane, openJournal, prepareMountpoint, ringOf } from './prepare.js'
-import { Recapture, recaptureNeed } from './recapture.js'
+import { recaptureNeed } from './recapture.js'
 import { type Volume, writeVolume } from './registry.js'
-import { readReplicas } from './replica-options.js'
-import { Replicas } from './replicas.js'
-import { keepCodes, openCodes, shipped } from './shipped.js'
-import { makeStatus, RateMeter, type Status, type VolumeState } from './status.js'
+import type { Replicas } from './replicas.js'
+import { Scheduler } from './scheduler.js'
+import { openCodes } from './shipped.js'
+import { makeStatus, RateMeter, type Status, type Stopped, type VolumeState } from './status.js'
 
 const FOLLOW_POLL_MS = 50
 const FOLLOW_MS_MAX = 5_000
-
-export interface StartOptions {
-  volume: Volume
-  /** Start although processes in the tree bypass the capture, or file systems are mounted in it. */
-  force: boolean
-  log: Logger
-  clock?: Clock
-  /** The data plane broke an invariant: the process must end, so that a new one can recover. */
-  onFatal(error: unknown): void
-}
 
 export interface StartResult {
   /** Made by this start: its base is the tree as it was. */
@@ -60,16 +49,6 @@ export interface StartResult {
   recoveredMount: boolean
   open: OpenVolumeResult
   recapture: string | null
-}
-
-interface Parts {
-  handle: number
-  drain: Drain
-  chores: Chores
-  checkpointer: Checkpointer
-  recapture: Recapture
-  replicas: Replicas
-  captured: Captured
 }
 
 export class ProtectedVolume {
@@ -83,13 +62,16 @@ export class ProtectedVolume {
   readonly #ring: string
   /** Its part in snapshots. */
   readonly cuts: Cutter
+  /** What it keeps of its past. */
+  readonly history: VolumeHistory
+  readonly #schedules: Scheduler
   #watcher: Watcher | undefined
   #timers: NodeJS.Timeout[] = []
   #state: 'running' | 'stopping' | 'stopped' = 'running'
   #caughtUpAtNs: bigint
   #advancing = false
   #uncaptured = 0
-  #stopping: Promise<void> | undefined
+  #stopping: Promise<Stopped> | undefined
 
   private constructor(volume: Volume, log: Logger, lock: VolumeLock, clock: Clock, parts: Parts) {
     this.volume = volume
@@ -99,6 +81,8 @@ export class ProtectedVolume {
     this.#parts = parts
     this.#ring = ringOf(volume)
     this.cuts = new Cutter(parts.handle)
+    this.history = parts.history
+    this.#schedules = new Scheduler({ volume, log, state: () => this.#publicState() })
     this.#caughtUpAtNs = clock.wallNs()
   }
 
@@ -121,8 +105,15 @@ export class ProtectedVolume {
       undo.push(() => native.closeVolume(open.handle))
       const sealed = recoveredMount && volume.config.backing === volume.config.mountpoint
       const need = recaptureNeed({ meta, lastSeq: end.lastSeq, ring: open.ring, sealed })
-      openCodes(volume, open)
-      const parts = startParts(volume, open, need, options)
+      openCodes(volume, open, log)
+      const history = new VolumeHistory({
+        volume,
+        handle: open.handle,
+        lastSeq: end.lastSeq,
+        log,
+      })
+      undo.push(() => history.close())
+      const parts = { history, ...startParts(volume, open, need, options) }
       undo.push(
         () => parts.chores.close(),
         () => parts.drain.giveUp(),
@@ -150,6 +141,8 @@ export class ProtectedVolume {
     const { journal } = await this.#parts.drain.freshReport()
     this.#parts.captured.begin(journal)
     await this.#parts.replicas.start()
+    this.history.start()
+    this.#schedules.start()
     void this.#tick().then(() => this.#followRecapture())
   }
 
@@ -251,6 +244,9 @@ export class ProtectedVolume {
       checkpoint: checkpointer.last ?? drain.report?.meta.checkpoint ?? null,
       replicas: this.#parts.replicas.status,
       acknowledge: this.#parts.replicas.acknowledge,
+      history: this.history.status,
+      schedules: this.#schedules.status,
+      horizon: this.#parts.horizon.status,
     })
   }
 
@@ -274,8 +270,33 @@ export class ProtectedVolume {
     return capturedSeq
   }
 
+  /** seq of the last captured change. */
+  get capturedSeq(): bigint {
+    return native.volumeStats(this.#parts.handle).capturedSeq
+  }
+
   get replicas(): Replicas {
     return this.#parts.replicas
+  }
+
+  /** As the coordinator of its group says; then how it stands. GROUP_OTHER, GROUP_STALE. */
+  async followHorizon(order: HorizonOrder | null, wait: HorizonWait | null): Promise<HorizonReply> {
+    const { horizon, replicas } = this.#parts
+    if (order !== null && horizon.set(order)) replicas.announce()
+    if (wait !== null) await replicas.reach({ ...wait, seq: BigInt(wait.seq) })
+    return {
+      horizon: horizon.status,
+      state: this.#publicState(),
+      captured: Number(this.capturedSeq),
+      replicas: replicas.status,
+    }
+  }
+
+  /** Replicas apply everything again; whether there was a horizon. GROUP_OTHER. */
+  leaveHorizon(group?: string): boolean {
+    const left = this.#parts.horizon.leave(group)
+    if (left) this.#parts.replicas.announce()
+    return left
   }
 
   marker(name: string): bigint {
@@ -319,38 +340,42 @@ export class ProtectedVolume {
    * `force` detaches it all the same. Idempotent while it runs. The volume's lock stays until
    * `unlock`: the control socket is closed in between.
    */
-  async stop({ force }: { force: boolean }): Promise<void> {
-    if (this.#state === 'stopped') return
+  async stop({ force }: { force: boolean }): Promise<Stopped> {
+    if (this.#state === 'stopped') return { inRingBytes: 0 }
     this.#stopping ??= this.#stop(force).finally(() => {
       this.#stopping = undefined
     })
     return this.#stopping
   }
 
-  async #stop(force: boolean): Promise<void> {
+  async #stop(force: boolean): Promise<Stopped> {
     await this.#unmount(force)
     this.#state = 'stopping'
     for (const timer of this.#timers) clearInterval(timer)
+    await this.#schedules.close()
     await this.#watcher?.close()
     const { handle, drain, chores, recapture, replicas } = this.#parts
     const drained = await Promise.race([
       drain.drained.then(() => true),
       sleep(STOP_DRAIN_MS, false, { ref: false }),
     ])
+    const inRingBytes = drained ? 0 : native.volumeStats(handle).ringUsedBytes
     if (drained && recapture.need === null) {
       await this.checkpoint()
       await drain.updateMeta({ clean: true })
     } else if (!drained) {
-      this.log.warn('the journal takes nothing: the rest stays in the capture ring')
+      this.log.warn({ inRingBytes }, 'the journal takes nothing: the rest stays in the ring')
       await drain.abandon()
     } else await drain.updateMeta({ clean: true })
     await replicas.finish(REPLICA_FINISH_MS)
     await replicas.close()
     await drain.close()
     await this.cuts.close()
+    await this.history.close()
     await chores.close()
     native.closeVolume(handle)
     this.#state = 'stopped'
+    return { inRingBytes }
   }
 
   /** Lets the next daemon start. After `stop`. */
@@ -360,6 +385,7 @@ export class ProtectedVolume {
 
   async #unmount(force: boolean): Promise<void> {
     const { handle, chores } = this.#parts
+    if (!force) this.history.requireUnused()
     try {
       await chores.run('unmountVolume', handle, force)
     } catch (error) {
@@ -377,61 +403,4 @@ export class ProtectedVolume {
       })
     }
   }
-}
-
-function startParts(
-  volume: Volume,
-  { handle }: OpenVolumeResult,
-  need: JournalMeta['recapture'],
-  { log, onFatal, clock = systemClock }: StartOptions,
-): Parts {
-  const { config, stateDirectory } = volume
-  const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
-  const stored = readReplicas(stateDirectory)
-  const retention = retentionOf(volume)
-  let onCommitted: (seq: bigint) => void = () => {}
-  const chores = new Chores()
-  const drain = new Drain(
-    { handle, journalPath: journalPath(stateDirectory), uuid, retention },
-    {
-      onFailure: (error) => {
-        if (error === null) log.info('the journal takes frames again')
-        else log.error({ error }, 'the journal takes no frames; the capture ring keeps them')
-      },
-      onCommitted: (seq) => onCommitted(seq),
-      onPruned: (result) => log.info({ pruned: result }, 'pruned by retention'),
-      onDeath: onFatal,
-    },
-  )
-  const checkpointer = new Checkpointer({ handle, drain, chores, clock })
-  const recapture = new Recapture(handle, drain, need)
-  const captured = new Captured(handle)
-  const replicas = new Replicas({
-    stateDirectory,
-    stored,
-    volume: shipped({ volume, handle, drain, recapture, captured }),
-    writeback: config.options.writeback,
-    captured,
-    journalBytes: () => drain.report?.journal.usedBytes ?? 0,
-    keepAfter: (keepAfter) => void drain.setRetention({ ...retentionOf(volume), keepAfter }),
-    acks: {
-      setPolicy: (policy) => native.setAckPolicy(handle, policy),
-      acknowledged: ({ class: ackClass, seq }) => native.acknowledged(handle, ackClass, seq),
-      report: () => native.ackReport(handle),
-      slow: (on) => native.slowWriters(handle, on),
-    },
-    ship: (on) => void drain.ship(on),
-    setDiffering: (differing) => native.setDiffering(handle, differing),
-    keepCodes: () => keepCodes(volume, handle, false),
-    compare: true,
-    log,
-  })
-  onCommitted = (seq) => replicas.advanced(seq)
-  log.info({ uuid: config.uuid }, 'volume opened')
-  return { handle, drain, chores, checkpointer, recapture, replicas, captured }
-}
-
-function retentionOf({ config }: Volume): Retention {
-  const { retainBytes, retainAgeMs } = config.options
-  return { maxBytes: retainBytes ?? undefined, maxAgeMs: retainAgeMs ?? undefined }
 }

@@ -47,6 +47,53 @@ export function findWitnesses(watched: readonly Watched[]): Witnesses {
   return found
 }
 
+/** Locks on files of the volumes, as the kernel lists them. */
+export function locksOn(watched: readonly Watched[]): Certificate['locks'] {
+  return findLocks(new Map(watched.map((each) => [hexDevice(each.device), each])))
+}
+
+/** A lock, by whoever has the file open with it. */
+export interface LockHolder {
+  pid: number
+  command: string
+  kind: Certificate['locks'][number]['kind']
+  volume: string
+  path: string
+}
+
+/**
+ * Who holds these locks, and on what path. An OFD lock belongs to an open file, which several processes
+ * may share: each is named.
+ */
+export function holdersOf(locks: Certificate['locks'], watched: readonly Watched[]): LockHolder[] {
+  const byFile = new Map(
+    locks.map((lock) => {
+      const device = watched.find(({ volume }) => volume === lock.volume)?.device ?? ''
+      return [`${hexDevice(device)}:${lock.inode}`, lock]
+    }),
+  )
+  const found = new Map<string, LockHolder>()
+  for (const entry of readdirSync('/proc')) {
+    const pid = Number(entry)
+    if (!Number.isInteger(pid)) continue
+    for (const fd of entries(`/proc/${pid}/fd`)) {
+      const info = read(`/proc/${pid}/fdinfo/${fd}`)
+      for (const [, kind = '', file = ''] of info.matchAll(LOCK_OF_FD)) {
+        const lock = byFile.get(file)
+        const path = target(`/proc/${pid}/fd/${fd}`)
+        if (lock === undefined || path === undefined || lock.kind !== kind) continue
+        const { volume } = lock
+        const holder = { pid, command: commandOf(pid), kind: lock.kind, volume, path }
+        found.set(`${pid} ${kind} ${path}`, holder)
+      }
+    }
+  }
+  return [...found.values()]
+}
+
+/** `lock:  1: FLOCK  ADVISORY  WRITE 708 00:2f:1234 0 EOF` */
+const LOCK_OF_FD = /^lock:\s+\d+: (POSIX|FLOCK|OFDLCK) +\S+ +WRITE -?\d+ ([0-9a-f:]+) /gm
+
 /** `0:47` as /proc/PID/maps and /proc/locks write it: `00:2f`. */
 function hexDevice(device: string): string {
   return device

@@ -11,7 +11,8 @@
 import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { errnoOf, HoldfastError } from '../lib/errors.js'
-import { FLUSH_LOG_BATCH_BYTES_MAX, LOG_SPARE_BYTES } from '../lib/limits.js'
+import { FLUSH_LOG_BATCH_BYTES_MAX, LOG_SPARE_BYTES, READ_BEHIND_BYTES } from '../lib/limits.js'
+import { native } from '../lib/native.js'
 import { FrameView, formatUuid, JOURNAL_START, type JournalEnd } from '../record/frame.js'
 import {
   type Environment,
@@ -26,55 +27,15 @@ import {
 } from './environment.js'
 import { FlushLog } from './flush-log.js'
 import { decodeMeta, encodeMeta, freshMeta, type JournalMeta } from './meta.js'
+import type { FrameBytes, FrameRange, JournalOptions, JournalStat } from './shapes.js'
 import { restoreSnapshot, Snapshots } from './snapshot.js'
+
+export type { FrameBytes, FrameRange, JournalOptions, JournalStat } from './shapes.js'
 
 const FILE = 'data.mdb'
 const META_KEY = Buffer.from('state')
 /** Frames read under one read transaction: a long reader would stop the reuse of pages. */
 const FRAMES_PER_READ = 16
-
-/** A frame to append: key and value. The bytes are taken by address until `append` returns. */
-export interface FrameBytes {
-  readonly firstSeq: bigint
-  readonly bytes: Buffer
-}
-
-export interface JournalOptions {
-  /** Directory of the journal, e.g. `<state>/journal`. */
-  path: string
-  /** Volume the journal must belong to (16 bytes); without it, any. */
-  uuid?: Buffer | undefined
-  /** Create the journal when there is none; needs `uuid`. */
-  create?: boolean
-  /** For other processes than the one that runs the volume. */
-  readOnly?: boolean
-  /** The machine may have died since the journal was written: go back to what is durable. */
-  afterPowerLoss?: boolean
-}
-
-export interface FrameRange {
-  /** First seq wanted; the frame that holds it comes whole. */
-  from?: bigint | undefined
-  /** Last seq wanted. */
-  to?: bigint | undefined
-  /** From the last frame to the first. */
-  reverse?: boolean
-}
-
-/** Sizes in bytes. */
-export interface JournalStat {
-  frames: number
-  /** Pages that hold frames. */
-  usedBytes: number
-  /** Pages of the file that are free for reuse: pruning makes them, the file never shrinks. */
-  freeBytes: number
-  fileBytes: number
-  firstSeq: bigint
-  lastSeq: bigint
-  /** Clock of the first and last frame, ns since the epoch; 0 when there is none. */
-  firstClock: bigint
-  lastClock: bigint
-}
 
 /** 8 bytes big-endian: LMDB's byte order of keys is the order of seqs. */
 export function seqKey(seq: bigint): Buffer {
@@ -93,9 +54,11 @@ export class Journal {
   /** Frames appended since the last `flush` or `sync`: first seqs, and their bytes together. */
   #unflushed: bigint[] = []
   #unflushedBytes = 0
-  /** Last seq of what the flush log got before LMDB did. */
+  /** First seq of the last frame that the flush log got before LMDB did. */
   #ahead = 0n
   #closed = false
+  /** Bytes of frames read by `passing` since what was read was last forgotten. */
+  #passed = 0
 
   private constructor(path: string, readOnly: boolean, env: Environment) {
     this.path = path
@@ -268,7 +231,7 @@ export class Journal {
     writer.pin?.done()
     writer.pin = pin
     // What the log has and LMDB has not stays; a reader passes over what is older.
-    if (this.end().lastSeq >= this.#ahead) writer.log.reset()
+    if (this.#lastKey() >= this.#ahead) writer.log.reset()
     this.#unflushed = []
     this.#unflushedBytes = 0
   }
@@ -312,6 +275,26 @@ export class Journal {
       frame = reverse
         ? this.#next(seqKey(firstSeq - 1n), true)
         : this.#next(seqKey(firstSeq + 1n), false)
+    }
+  }
+
+  /**
+   * Frames in order, all in the same memory: each is valid until the next one, or until anything else
+   * is read. For those who copy it at once.
+   */
+  *passing(from: bigint): Generator<FrameView> {
+    // Not by `frameAt` first: a search copies the frames around it as well.
+    let frame = this.#borrow(from) ?? this.frameAt(from)
+    for (let read = 1; frame !== undefined; read += 1) {
+      const { firstSeq, lastSeq } = frame
+      this.#passed += frame.bytes.length
+      yield frame
+      if (this.#passed >= READ_BEHIND_BYTES) {
+        this.#passed = 0
+        native.forgetRead(this.file)
+      }
+      if (read % FRAMES_PER_READ === 0) this.refresh()
+      frame = this.#borrow(lastSeq + 1n) ?? this.#next(seqKey(firstSeq + 1n), false)
     }
   }
 
@@ -392,6 +375,19 @@ export class Journal {
     this.#writer?.snapshots.close()
     this.#writer?.log.close()
     await this.#env.close()
+  }
+
+  /** First seq of the last frame, without reading the frame; 0: there is none. */
+  #lastKey(): bigint {
+    const [key] = [...this.#frames.getKeys({ reverse: true, limit: 1 })]
+    return key === undefined ? 0n : Buffer.from(key).readBigUInt64BE()
+  }
+
+  /** The frame that begins at `seq`, in memory that the next read takes. */
+  #borrow(seq: bigint): FrameView | undefined {
+    const bytes = this.#frames.getBinaryFast(seqKey(seq))
+    // Its `length` is that of the value, whatever the memory has.
+    return bytes && new FrameView(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length))
   }
 
   #next(bound: Buffer | undefined, reverse: boolean): FrameView | undefined {

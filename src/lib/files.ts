@@ -1,5 +1,5 @@
-/** Files that must be whole after any crash. */
-import { closeSync, fsyncSync, openSync, renameSync, writeSync } from 'node:fs'
+/** Files that must be whole after any crash, and directories that go when nobody needs them. */
+import { closeSync, fsyncSync, openSync, renameSync, rmdirSync, writeSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 /** Replaces the file at `path`: a new one, flushed, renamed over it, and the rename flushed. */
@@ -17,5 +17,14 @@ export function writeFileDurably(path: string, contents: string, mode = 0o600): 
     fsyncSync(directory)
   } finally {
     closeSync(directory)
+  }
+}
+
+/** Idempotent; a directory in which somebody has put something stays. */
+export function removeEmpty(path: string): void {
+  try {
+    rmdirSync(path)
+  } catch {
+    // In use, or gone.
   }
 }

@@ -64,11 +64,13 @@ export function parseBytes(text: string): number | undefined {
 
 const SECONDS: Record<string, number> = { s: 1, m: 60, min: 60, h: 3600, d: 86_400, w: 604_800 }
 
-/** `90s`, `10m`, `36h`, `7d`, `2w` → milliseconds; undefined when it is no duration. */
-export function parseDuration(text: string): number | undefined {
+/** `90s`, `10m`, `36h`, `7d`, `2w` → milliseconds, or parts of them; undefined when it is no duration. */
+export function parseDuration(text: string, { perMs = 1 } = {}): number | undefined {
   const match = /^(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)$/i.exec(text.trim())
   if (match === null) return undefined
   const unit = (match[2] ?? '').toLowerCase()
   const factor = unit === 'ms' ? 0.001 : SECONDS[unit]
-  return factor === undefined ? undefined : Math.round(Number(match[1]) * factor * 1000)
+  return factor === undefined
+    ? undefined
+    : Math.round(Number(match[1]) * factor * 1000 * perMs) / perMs
 }

@@ -21,6 +21,11 @@ export const COMMIT_DELAY_MS = 50
 export const COMMIT_BYTES_HELD_MAX = 2 * MiB
 /** Longest time the drain waits for records before it looks at its mailbox. */
 export const DRAIN_WAIT_MS = 250
+/** While there are replicas, a record waits no longer than this for others to be journaled with, */
+export const SHIP_LINGER_MS = 2
+/** and this long while more than so much comes: a frame costs the replica much the same at any size. */
+export const SHIP_LINGER_BUSY_MS = 10
+export const SHIP_BUSY_BYTES_PER_MS = 4 * KiB
 /** Pause between attempts while the journal's file system refuses frames. */
 export const DRAIN_RETRY_MS = 500
 /** Longest time that journaled frames are not flushed to disk when no fsync asks for it. */
@@ -29,6 +34,10 @@ export const SYNC_INTERVAL_MS = 5_000
 export const SYNC_BYTES_MAX = 512 * MiB
 /** Journaled bytes after which the kernel is told to write them out and to forget them. */
 export const WRITE_BEHIND_BYTES = 16 * MiB
+/** Bytes of a journal read in order after which the kernel is told to forget them. */
+export const READ_BEHIND_BYTES = 16 * MiB
+/** Freed memory that a writer of a journal keeps for its next transaction; the rest goes back at once. */
+export const HEAP_KEPT_BYTES_MAX = 32 * MiB
 /** Size of the flush log, in which an fsync makes frames durable; when full, LMDB is flushed. */
 export const FLUSH_LOG_BYTES = 32 * MiB
 /** More than this is not copied to the flush log: LMDB is flushed instead. */
@@ -62,6 +71,8 @@ export const START_TIMEOUT_MS = 120_000
 export const STOP_TIMEOUT_MS = 120_000
 /** Longest wait for the journal to become empty of pending frames at a stop. */
 export const STOP_DRAIN_MS = 60_000
+/** Longest wait for another process that changes the same small file. */
+export const FILE_LOCK_MS = 5_000
 /** How often the daemon looks at clocks, rates and a re-capture under way. */
 export const TICK_MS = 1_000
 /** Longest time a control request may take, when it has no bound of its own. */
@@ -74,12 +85,95 @@ export const HOLD_MS_MAX = 10_000
 export const CUT_HOLD_MS_DEFAULT = 500
 /** Longest wait until all volumes of a cut are ready for it; nothing is on hold meanwhile. */
 export const CUT_GATHER_MS = 5_000
+/** How often a cut is tried when I/O does not come to rest in time, when nothing else is said. */
+export const CUT_ATTEMPTS_DEFAULT = 3
+/** Longest time for which disks are given time to write, between two attempts. */
+export const CUT_SETTLE_MS = 10_000
+/** Most by which two clocks drift apart, parts per million: twice what a bad crystal does. */
+export const CLOCK_DRIFT_PPM_MAX = 200
+/** Exchanges of which what is known of a clock is made. */
+export const CLOCK_EXCHANGES_KEPT = 64
+/** Exchanges with each host before a cut, and after it. */
+export const CLOCK_EXCHANGES = 16
+/** An exchange that takes longer says nothing that is of use. */
+export const CLOCK_EXCHANGE_MS_MAX = 2_000
+/** Farthest that a peer can be said to be away, ms each way: ten times around the earth. */
+export const ONE_WAY_MS_MAX = 2_000
+/** Longest wait for a host to answer what is no cut. */
+export const GROUP_ANSWER_MS = 30_000
+/** For how long the members of a cut stay armed: their hooks, and the slowest of them. */
+export const GROUP_TIMEOUT_MS_DEFAULT = 60_000
+/** Time for an order to reach the host that is the farthest away, beyond the longest round trip. */
+export const GROUP_LEAD_MS = 100
+/** A question of a coordinator for something to come is answered so late at most, come or not. */
+export const GROUP_NEWS_MS = 10_000
+/** Output of a command that waits for its coordinator; beyond it the command waits, */
+export const GROUP_OUTPUT_BYTES_MAX = 256 * KiB
+/** and for so long what it left running may still say something. */
+export const GROUP_OUTPUT_MS = 2_000
+/** From asking the command of a coordinator that is gone to end to killing it. */
+export const GROUP_COMMAND_END_MS = 10_000
+/** Longest line of the output of several hosts that is kept in one piece. */
+export const GROUP_LINE_BYTES_MAX = 64 * KiB
+/** Things left undone by a restore of a group that each host names. */
+export const GROUP_FAILURES_MAX = 20
+/** How often the commit horizon of a group moves, when nothing else is said; the shortest. */
+export const HORIZON_INTERVAL_MS_DEFAULT = 1_000
+export const HORIZON_INTERVAL_MS_MIN = 100
+/** For how long a marker of it may hold I/O, when nothing else is said; it is tried again at the next one. */
+export const HORIZON_HOLD_MS_DEFAULT = 200
+/** For how long markers stay armed. */
+export const HORIZON_CUT_MS = 10_000
+/** A copy that has got no further for so long has failed: the group freezes, when nothing else is said. */
+export const COPY_TIMEOUT_MS_DEFAULT = 10_000
+/** Time beyond that to come back, from a start and from a thaw: pauses between connections are long by then. */
+export const COPY_GRACE_MS = 15_000
+/** A host answers after so long at the latest what it is asked to wait for: it may be told more meanwhile. */
+export const HORIZON_WAIT_MS = 250
+/** What markers of horizons are called: no snapshot can have that name. */
+export const HORIZON_MARKER = '.horizon'
+/** How often it is looked whether locks are released. */
+export const LOCKS_POLL_MS = 5
+/** For how long writes wait in a check of locks, when nothing else is said. */
+export const LOCKS_WAIT_MS_DEFAULT = 200
+/** For how long applications go on at least, between two attempts. */
+export const CUT_PAUSE_MS = 250
 /** Longest wait for the answers of the other volumes when one has failed. */
 export const CUT_ANSWER_MS = 2_000
 /** Longest wait for other snapshots that are being taken. */
 export const CUT_TURN_MS = 30_000
 /** Files open for writing that a certificate names; the others are counted. */
 export const WRITING_LISTED_MAX = 100
+/** How often whoever orders a cut looks whether all are at rest, when hooks wait for that. */
+export const AT_REST_POLL_MS = 1
+/** A hook that has not ended by then is ended, when its directory says nothing else, */
+export const HOOK_TIMEOUT_MS_DEFAULT = 30_000
+/** or says too much. */
+export const HOOK_TIMEOUT_MS_MAX = 3_600_000
+/** From asking a hook's processes to end to killing them. */
+export const HOOK_KILL_MS = 2_000
+/** How much longer a hook may live when whoever runs it has died, and nobody else ends it. */
+export const HOOK_ORPHAN_MS = 5_000
+/** How long the output of a hook that has ended is waited for: what it left running may keep it open. */
+export const HOOK_OUTPUT_MS = 200
+/** While I/O is on hold nothing is waited for. */
+export const HOOK_OUTPUT_HELD_MS = 5
+/** Characters of a hook's output that the log keeps: the end of it. */
+export const HOOK_OUTPUT_CHARS_MAX = 16_384
+/** Of what it said on stderr, so much is in the certificate. */
+export const HOOK_STDERR_LINES_MAX = 10
+export const HOOK_STDERR_CHARS_MAX = 2_000
+/** How often the schedules of a volume are looked at. */
+export const SCHEDULE_LOOK_MS = 1_000
+/** Shortest and longest time between the snapshots of a schedule. */
+export const SCHEDULE_EVERY_MS_MIN = 1_000
+export const SCHEDULE_EVERY_MS_MAX = 366 * 86_400_000
+/** Longest name of a schedule: a time follows it in those of its snapshots. */
+export const SCHEDULE_NAME_MAX = 40
+/** A scheduled snapshot that takes longer, with its hooks and what it prunes, is given up; */
+export const SCHEDULE_RUN_MS_MAX = 2 * 3_600_000
+/** and so long after it was asked to end, killed: what was begun is undone meanwhile. */
+export const SCHEDULE_END_MS = 30_000
 /** Longest name of a marker. */
 export const MARKER_NAME_BYTES_MAX = 255
 
@@ -116,12 +210,17 @@ export const CONNECTION_END_MS_MAX = 500
 export const SHIP_WINDOW_BYTES = 32 * MiB
 /** Bytes handed to a connection and not taken by the kernel; beyond, shipping waits for it. */
 export const SHIP_BUFFER_BYTES = 8 * MiB
+/** Memory kept for frames that go out, and for those that come in: of all connections together. */
+export const SEND_MEMORY_BYTES_MAX = 8 * MiB
+export const RECEIVE_MEMORY_BYTES_MAX = 32 * MiB
 /** Frames sent before other work of the event loop gets its turn. */
 export const SHIP_FRAMES_PER_TURN = 32
 /** Bytes received and not yet logged; beyond, the replica stops reading from the connection. */
 export const REPLICA_QUEUE_BYTES_MAX = 64 * MiB
 /** Bytes of frames that a replica makes durable together. */
 export const LOG_BATCH_BYTES_MAX = 8 * MiB
+/** Up to so many of them go to the flush log first: one flush of the disk, but two writes. */
+export const LOG_FLUSH_BYTES_MAX = 512 * KiB
 /** Size of a replica's log: older frames go once they are applied. */
 export const LOG_KEEP_BYTES = 1 * GiB
 /** Space that a replica's log leaves free: LMDB must not meet a full disk within a transaction. */
@@ -210,6 +309,56 @@ export const WATCH_SETTLE_MS_MAX = 5_000
 export const WATCH_SWEEP_ENTRIES_MAX = 16_384
 /** Most paths in one re-capture call; further ones wait for the next. */
 export const WATCH_BATCH_PATHS_MAX = 4096
+
+/** Size of a volume's history, and the smallest one that can be asked for. */
+export const HISTORY_BYTES_DEFAULT = 64 * GiB
+export const HISTORY_BYTES_MIN = 128 * MiB
+/** How long after a cut there may be a certificate of it. */
+export const CUT_PENDING_MS = 10 * 60_000
+/** How often views and snapshots of commands that have died are looked for. */
+export const VIEWS_LOOK_MS = 1_000
+/** How often it is told that a history finds no room. */
+export const LOSSES_TOLD_MS = 60_000
+/** Longest wait for the views of a killed command to go from where the next one is to see its own. */
+export const EXEC_PLACE_MS = 5_000
+export const EXEC_PLACE_POLL_MS = 50
+/** How often a history forgets what is too old, or what no snapshot has come of. */
+export const HISTORY_AGE_LOOK_MS = 10_000
+
+/** Views that a browse tree has mounted at once; beyond, those that rest go, or the reader gets EBUSY. */
+export const BROWSE_VIEWS_MAX = 64
+/** A view of a browse tree that nobody has read for this long goes. */
+export const BROWSE_VIEW_IDLE_MS = 10_000
+/** A view that a symbolic link was read for stays at least this long. */
+export const BROWSE_VIEW_LEASE_MS = 10_000
+/** How often a browse tree looks for those, and whether its mount is still there. */
+export const BROWSE_LOOK_MS = 500
+/** How long what a browse tree has found out holds: a rendered file, versions, */
+export const BROWSE_FRESH_MS = 1_000
+/** and which moment is now. */
+export const BROWSE_NOW_MS = 200
+/** Changes of one process that follow one another within this time make one version. */
+export const BROWSE_BURST_MS = 1_000
+/** Paths of which it keeps the versions that it has asked for; beyond, the oldest goes. */
+export const BROWSE_PATHS_MAX = 256
+/** Versions of one file that are listed, the newest; older ones are reached by their moment (`at/`). */
+export const BROWSE_VERSIONS_MAX = 1_000
+/** Snapshots that are looked through for names where there are no other moments, the newest. */
+export const BROWSE_SNAPSHOTS_MAX = 16
+/** Changes with which a file of the journal's tail begins, */
+export const BROWSE_TAIL_CHANGES = 1_000
+/** its size, beyond which it begins anew with the last ones, */
+export const BROWSE_TAIL_BYTES_MAX = 8 * MiB
+/** and how often it looks for more. */
+export const BROWSE_TAIL_LOOK_MS = 200
+/** A tail that nobody has looked at for this long lets go of the journal. */
+export const BROWSE_TAIL_IDLE_MS = 60_000
+/** A request of a browse tree that takes longer fails with ETIMEDOUT. */
+export const BROWSE_REQUEST_MS_MAX = 120_000
+/** Longest time for starting or ending one. */
+export const BROWSE_START_MS_MAX = 30_000
+/** Threads for its reads: one that waits for a volume must not stop the others. */
+export const BROWSE_THREADS = 16
 
 /** Processes named in a refusal; the rest is counted. */
 export const OCCUPANTS_SHOWN_MAX = 10

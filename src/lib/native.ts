@@ -10,6 +10,8 @@
  */
 import { createRequire } from 'node:module'
 import { HoldfastError } from './errors.js'
+import type { HistoryOptions, NativeHistory } from './native-history.js'
+import type { NativeTreeBatch, NativeTreeOptions } from './native-tree.js'
 
 /** A journal frame taken from the capture ring: see docs/FORMAT.md. */
 export interface Frame {
@@ -50,6 +52,8 @@ export interface OpenVolumeOptions {
   exclusive: boolean
   /** How requests travel: over io_uring where the kernel has it (`auto`), or by /dev/fuse alone. */
   transport?: 'auto' | 'device'
+  /** What things were before they changed; none: it is not kept. */
+  history?: HistoryOptions
 }
 
 export interface OpenVolumeResult {
@@ -138,6 +142,8 @@ export interface ReplayOptions {
   restart?: boolean
   /** Comparisons and codes are looked at; `replayNeeds` has to be served then. */
   compare?: boolean
+  /** Handle of the history that is written. */
+  history?: number
 }
 
 /** Where a new replay starts when the target is not a copy of the base. */
@@ -241,6 +247,11 @@ export interface CutOptions {
   /** Path of the page where the volumes of a cut meet. */
   meeting?: Buffer
   gatherMs: number
+  /** CLOCK_MONOTONIC, ns: I/O is held from then on, and not released before `untilNs`. */
+  startNs?: bigint
+  untilNs?: bigint
+  /** False: the history does not keep what is there. */
+  keep: boolean
 }
 
 /** Instants on CLOCK_MONOTONIC, ns. */
@@ -260,16 +271,16 @@ export interface HoldResult {
 }
 
 /** Functions of the native module; errors are thrown with a stable `code` (see lib/errors.ts). */
-export interface Native {
+export interface Native extends NativeHistory {
   openVolume(options: OpenVolumeOptions): OpenVolumeResult
   /** Attaches the FUSE mount and starts answering requests. */
   mountVolume(handle: number): void
   /**
    * Waits up to `waitMs` for records, or until `maxBytes` of them or an fsync waits, and returns
-   * them as frames in seq order. Blocks the calling thread: for the drain's worker only. The frames'
-   * bytes stay valid until the next call.
+   * them as frames in seq order; once there is a record, up to `lingerMs` for further ones. Blocks
+   * the calling thread: for the drain's worker only. The frames' bytes stay valid until the next call.
    */
-  takeFrames(handle: number, maxBytes: number, waitMs: number): TakeResult
+  takeFrames(handle: number, maxBytes: number, waitMs: number, lingerMs: number): TakeResult
   /** Ends the wait of `takeFrames`, or of the next one. */
   callDrain(handle: number): void
   /** All frames up to `seq` are in the journal and outlive the process: trims the ring. */
@@ -336,11 +347,28 @@ export interface Native {
   /** Writes out deferred times and syncs; `finish` also removes the state directory. */
   closeReplay(handle: number, finish: boolean): ReplayPosition
 
+  /** Starts comparing two trees, or making one what the other is; returns the job's number. */
+  startTree(options: NativeTreeOptions): number
+  /** What a job has found since the last call; one call at a time. */
+  nextTree(handle: number): Promise<NativeTreeBatch>
+  /** A job ends soon; it is read to its end all the same. */
+  cancelTree(handle: number): void
+  /** Forgets a job; one that has not ended is cancelled. */
+  closeTree(handle: number): void
+
   /** Writes a file out and drops it from the page cache, in a thread of its own, when kicked. */
   WriteBehind: new (
     path: string,
   ) => { kick(): void }
 
+  /** Locks a file, made where there is none: a descriptor to close, or null when somebody else has it. */
+  lockFile(path: string): number | null
+  /** Drops from the page cache what this process has read of a file through its map, if it is on disk. */
+  forgetRead(path: string): void
+  /** Up to so much freed memory stays with this process, for each thread that allocates much. */
+  keepHeap(bytes: number): void
+  /** What `checkFrame` of record/frame.ts finds good, without saying what is wrong with the others. */
+  frameIsSound(bytes: Buffer): boolean
   /** Crc32c of a buffer continued from `seed` (0 to start). */
   crc32c(bytes: Buffer, seed: number): number
 }
@@ -363,6 +391,7 @@ interface NativeModule extends Native {
     handle: number,
     maxBytes: number,
     waitMs: number,
+    lingerMs: number,
   ): { frames: FrameSpan[]; flushWanted: boolean; stopped: boolean }
 }
 
@@ -386,10 +415,10 @@ function load(): Native {
     })
   }
   const rings = new Map<number, Buffer>()
-  const takeFrames: Native['takeFrames'] = (handle, maxBytes, waitMs) => {
+  const takeFrames: Native['takeFrames'] = (handle, maxBytes, waitMs, lingerMs) => {
     const ring = rings.get(handle) ?? built.ringBuffer(handle)
     rings.set(handle, ring)
-    const { frames, flushWanted, stopped } = built.takeSpans(handle, maxBytes, waitMs)
+    const { frames, flushWanted, stopped } = built.takeSpans(handle, maxBytes, waitMs, lingerMs)
     const withBytes = frames.map(({ firstSeq, lastSeq, offset, length }) => ({
       firstSeq,
       lastSeq,

@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto'
 import { crc32c } from '../lib/crc32c.js'
 import { type ErrorCode, HoldfastError } from '../lib/errors.js'
+import { native } from '../lib/native.js'
 import {
   FrameAt as At,
   CHAIN_BYTES,
@@ -142,6 +143,14 @@ export function checkFrame(bytes: Buffer): FrameView {
     throw frameError('FRAME_RECORDS', message, At.records)
   }
   return frame
+}
+
+/**
+ * As `checkFrame`, by the data plane: many times faster for many small records. What it does not find
+ * good is looked at here, which names what is wrong.
+ */
+export function checkFrameFast(bytes: Buffer): FrameView {
+  return native.frameIsSound(bytes) ? new FrameView(bytes) : checkFrame(bytes)
 }
 
 /**

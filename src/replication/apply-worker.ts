@@ -2,13 +2,14 @@
  * The replica's replay: a worker thread that applies the log to the tree, up to the horizon that
  * the primary has authorised and not beyond.
  */
-import { existsSync, renameSync, rmSync } from 'node:fs'
-import { basename, dirname } from 'node:path'
+import { existsSync, mkdirSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { APPLY_REPORT_MS, CODES_IDLE_MS } from '../lib/limits.js'
 import { native, type ReplayPosition, type ReplayStart } from '../lib/native.js'
+import type { HistoryOptions } from '../lib/native-history.js'
 import type {
   ApplyDelay,
   ApplyOptions,
@@ -25,6 +26,7 @@ const ALARM_MS_MAX = 2 ** 31 - 1
 
 const options = workerData as ApplyOptions
 const { logPath, uuid: uuidBytes, tree, state, lacksState } = options
+let { options: historyOptions, handle: history } = options.history
 const uuid = Buffer.from(uuidBytes)
 if (parentPort === null) throw new Error('the replay runs in a worker thread only')
 const port = parentPort
@@ -93,7 +95,8 @@ function open(start?: ReplayStart): void {
   const target = Buffer.from(basename(tree))
   const place = { beneath: Buffer.from(dirname(tree)), target, state: basename(state) }
   const from = start === undefined ? {} : { start, restart: true }
-  replay = native.openReplay({ ...place, uuid, compare: true, ...from })
+  const past = history === undefined ? {} : { history }
+  replay = native.openReplay({ ...place, uuid, compare: true, ...from, ...past })
   toldDifferences = 0
   stand(native.replayPosition(replay))
   doubt ||= native.replayDoubt(replay)
@@ -121,6 +124,48 @@ function close(): void {
   if (replay === undefined) return
   native.closeReplay(replay, false)
   replay = undefined
+}
+
+/** Without one, what was kept before goes: it would have a gap. */
+function openHistory(): void {
+  if (historyOptions === null) {
+    rmSync(join(dirname(tree), 'history'), { recursive: true, force: true })
+  }
+  if (history === undefined && historyOptions !== null) {
+    mkdirSync(historyOptions.path, { recursive: true, mode: 0o700 })
+    const place = { beneath: Buffer.from(dirname(tree)), target: Buffer.from(basename(tree)) }
+    history = native.openReplicaHistory({ history: historyOptions, uuid, ...place })
+  }
+}
+
+/** The replica goes on without one that cannot be had; that is put aside, for it would have a gap. */
+function tryHistory(): void {
+  try {
+    openHistory()
+    post({ kind: 'history', handle: history })
+  } catch (error) {
+    const failure = toHoldfastError(error, 'replica.history')
+    const { path } = historyOptions ?? {}
+    if (path !== undefined && existsSync(path)) {
+      rmSync(`${path}.unreadable`, { recursive: true, force: true })
+      renameSync(path, `${path}.unreadable`)
+    }
+    post({ kind: 'history', handle: undefined, error: failure.toJSON() })
+  }
+}
+
+/** The replay goes on with another history, or without. */
+function changeHistory(wanted: HistoryOptions | null): void {
+  close()
+  closeHistory()
+  historyOptions = wanted
+  tryHistory()
+  open()
+}
+
+function closeHistory(): void {
+  if (history !== undefined) native.closeReplicaHistory(history)
+  history = undefined
 }
 
 /** Half a state would be taken for a new one: it goes as a whole, or not at all. */
@@ -168,12 +213,16 @@ function handle(request: ApplyRequest): boolean {
     case 'reset':
       startOver(request.id, request.at)
       return true
+    case 'history':
+      changeHistory(request.options)
+      return true
     case 'needs':
       if (replay !== undefined) post({ kind: 'needs', words: native.replayNeeds(replay) })
       return true
     case 'close':
       clearTimeout(alarm)
       close()
+      closeHistory()
       void Promise.resolve(log?.close()).then(() => {
         post({ kind: 'closed' })
         port.close()
@@ -218,13 +267,13 @@ function ring(): void {
 function applyOnce(): boolean {
   log ??= Journal.open({ path: logPath, readOnly: true })
   log.refresh()
-  for (const frame of log.frames({ from: applied + 1n })) {
+  for (const frame of log.passing(applied + 1n)) {
     if (replay === undefined || frame.lastSeq > horizon || isEarly(frame)) break
     if (frame.firstSeq !== applied + 1n) {
       const message = `the log has no seq ${applied + 1n}`
       throw new HoldfastError('PRUNED', message, { op: 'replica.apply' })
     }
-    stand(native.replayFrame(replay, Buffer.from(frame.bytes)))
+    stand(native.replayFrame(replay, frame.bytes))
     if (Date.now() - saidAt >= APPLY_REPORT_MS) say()
     const mail = receiveMessageOnPort(port)
     if (mail === undefined) continue
@@ -270,6 +319,7 @@ attempt(() => {
     throw new HoldfastError('REPLAY_STATE', `${state} is missing`, { op: 'replica.apply' })
   }
   // Says where it stands before anything is applied.
+  tryHistory()
   open()
   say()
 })

@@ -6,7 +6,10 @@
 import type { Duplex } from 'node:stream'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { PEER_PING_MS, PEER_SILENCE_MS_MAX } from '../lib/limits.js'
+import { sendMemory } from './frame-memory.js'
 import { encodeMessage, type Header, type Message, MessageReader } from './message.js'
+
+const NO_BYTES = Buffer.alloc(0)
 
 export interface ChannelEvents {
   onMessage(message: Message): void
@@ -32,6 +35,7 @@ export class Channel {
   constructor(stream: Duplex, events: ChannelEvents) {
     this.#stream = stream
     this.#events = events
+    writeOneByOne(stream)
     stream.on('data', this.#onData)
     stream.once('error', this.#onError)
     stream.once('end', this.#onEnd)
@@ -55,18 +59,25 @@ export class Channel {
     return this.#stream.writableLength
   }
 
-  /** Sends, or keeps until the stream takes more; false: wait for `drained` before the next. */
+  /** Sends a copy, or keeps it until the stream takes more; false: wait for `drained` before the next. */
   send(header: Header, body?: Buffer): boolean {
     if (this.#closed) return false
     this.#saidAt = Date.now()
-    let more = true
-    this.#stream.cork()
-    for (const piece of encodeMessage(header, body)) {
-      this.bytesSent += piece.length
-      more = this.#stream.write(piece)
-    }
-    this.#stream.uncork()
-    return more
+    const [head = NO_BYTES, rest] = encodeMessage(header, body)
+    if (rest === undefined) return this.#write(head)
+    // In one piece: of two at a time TLS makes one, in new memory.
+    const whole = sendMemory.take(head.length + rest.length)
+    head.copy(whole)
+    rest.copy(whole, head.length)
+    return this.#write(whole, (error) => {
+      // What failed may still be in use below.
+      if (!error) sendMemory.give(whole.buffer)
+    })
+  }
+
+  #write(bytes: Buffer, done?: (error: Error | null | undefined) => void): boolean {
+    this.bytesSent += bytes.length
+    return this.#stream.write(bytes, done)
   }
 
   /** Resolves when the stream takes more, or is closed. */
@@ -153,6 +164,14 @@ export class Channel {
       this.#stream.destroy()
     } else if (now - this.#saidAt >= PEER_PING_MS) this.send({ type: 'ping' })
   }
+}
+
+/**
+ * What waits in the stream goes out piece by piece: TLS would copy all of it, up to SHIP_BUFFER_BYTES, to
+ * new memory first, which costs a collection of the whole heap each few times.
+ */
+function writeOneByOne(stream: Duplex): void {
+  Object.defineProperty(stream, '_writev', { value: null, configurable: true, writable: true })
 }
 
 /** Whatever a stream fails with: the connection is lost. */

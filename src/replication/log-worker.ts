@@ -10,12 +10,15 @@ import { prune } from '../journal/prune.js'
 import { type FrameBytes, Journal } from '../journal/store.js'
 import { toHoldfastError } from '../lib/errors.js'
 import {
+  HEAP_KEPT_BYTES_MAX,
   LOG_BATCH_BYTES_MAX,
+  LOG_FLUSH_BYTES_MAX,
   LOG_KEEP_BYTES,
   LOG_PRUNE_INTERVAL_MS,
   LOG_SPARE_BYTES,
 } from '../lib/limits.js'
-import { checkFrame, checkSuccession, type JournalEnd } from '../record/frame.js'
+import { native } from '../lib/native.js'
+import { checkFrameFast, checkSuccession, type JournalEnd } from '../record/frame.js'
 import type { LogOptions, LogPlace, LogReply, LogRequest } from './replica-messages.js'
 
 const { path, uuid: uuidBytes } = workerData as LogOptions
@@ -62,7 +65,7 @@ function store(frames: Buffer[]): void {
   const batch: FrameBytes[] = []
   let lost = false
   for (const each of frames) {
-    const frame = checkFrame(each)
+    const frame = checkFrameFast(each)
     // Sent again after a break.
     if (started && frame.lastSeq <= end.lastSeq && batch.length === 0) continue
     // Something was lost before it: that is asked for again, and this comes with it.
@@ -77,7 +80,8 @@ function store(frames: Buffer[]): void {
   if (batch.length > 0) {
     const bytes = batch.reduce((sum, frame) => sum + frame.bytes.length, 0)
     requireSpace(path, { bytes, spare: LOG_SPARE_BYTES })
-    const flushed = log.flushAhead(batch)
+    // A second flush costs less than writing much twice.
+    const flushed = bytes <= LOG_FLUSH_BYTES_MAX && log.flushAhead(batch)
     log.append(batch)
     if (!flushed) log.sync()
     started = true
@@ -132,21 +136,29 @@ async function command(request: Exclude<LogRequest, { kind: 'frame' }>): Promise
   }
 }
 
+/** The bytes as a Buffer, in the same memory. */
+function frameOf({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>): Buffer<ArrayBuffer> {
+  return Buffer.from(buffer, byteOffset, length)
+}
+
 async function serve(first: LogRequest): Promise<void> {
-  let waiting: Buffer[] = []
+  let waiting: Buffer<ArrayBuffer>[] = []
   let bytes = 0
   const settle = () => {
     const frames = waiting
     waiting = []
     bytes = 0
-    if (frames.length > 0) store(frames)
+    if (frames.length === 0) return
+    if (!failed) store(frames)
+    const memory = frames.map(({ buffer }) => buffer)
+    port.postMessage({ kind: 'spent', memory } satisfies LogReply, memory)
   }
   let request: LogRequest | undefined = first
   while (request !== undefined) {
     if (request.kind === 'frame') {
       taken += request.bytes.length
       bytes += request.bytes.length
-      if (!failed) waiting.push(Buffer.from(request.bytes.buffer))
+      waiting.push(frameOf(request.bytes))
       if (bytes >= LOG_BATCH_BYTES_MAX) settle()
     } else {
       settle()
@@ -173,6 +185,7 @@ let turn: Promise<void> = Promise.resolve()
 port.on('message', (request: LogRequest) => {
   turn = turn.then(() => serve(request)).catch(fail)
 })
+native.keepHeap(HEAP_KEPT_BYTES_MAX)
 try {
   open()
   say()

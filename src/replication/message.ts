@@ -9,6 +9,7 @@ import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { APPLY_DELAY_MS_MAX, MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX } from '../lib/limits.js'
 import { VERSION } from '../lib/version.js'
+import { receiveMemory } from './frame-memory.js'
 import { VerdictSchema } from './verdict.js'
 
 /** Changes when either side would misunderstand the other. */
@@ -101,6 +102,12 @@ const Schema = z.discriminatedUnion('type', [
     host: text,
     volume: text,
   }),
+  /** First message of whoever coordinates a group: `ask` follows. */
+  z.strictObject({ type: z.literal('coordinate'), protocol: z.int(), version: text, host: text }),
+  z.strictObject({ type: z.literal('coordinated'), host: text, version: text }),
+  /** A question, its particulars as the body, and what comes of it (src/group/calls.ts). */
+  z.strictObject({ type: z.literal('ask'), id: seq, method: text }),
+  z.strictObject({ type: z.literal('answer'), id: seq, failed: z.boolean() }),
   /** By the secret of a pasted token: makes two hosts peers. */
   z.strictObject({ type: z.literal('introduce'), secret: text, name: text }),
   z.strictObject({ type: z.literal('introduced'), name: text }),
@@ -114,10 +121,12 @@ export type WirePlace = z.infer<typeof place>
 export interface Message {
   header: Header
   body: Buffer
+  /** The body again, where nothing else is in its memory: whoever takes it may give it away. */
+  own?: Buffer<ArrayBuffer>
 }
 
-const WITH_BODY: ReadonlySet<Header['type']> = new Set(['frame', 'need'])
-const NO_BODY = Buffer.alloc(0)
+const WITH_BODY: ReadonlySet<Header['type']> = new Set(['frame', 'need', 'ask', 'answer'])
+const NO_BODY: Buffer = Buffer.alloc(0)
 
 /** The pieces to write, in order; the body is not copied. */
 export function encodeMessage(header: Header, body: Buffer = NO_BODY): Buffer[] {
@@ -130,14 +139,14 @@ export function encodeMessage(header: Header, body: Buffer = NO_BODY): Buffer[] 
 }
 
 /**
- * Cuts a stream into messages; holds at most one that is not whole yet, of at most `bytesMax`, in as
- * much memory as it is long, in however small pieces it comes.
+ * Cuts a stream into messages; holds at most one that is not whole yet, of at most `bytesMax`, in
+ * little more memory than it is long, in however small pieces it comes.
  */
 export class MessageReader {
   bytesMax: number
   /** The beginning of a prefix. */
   #short = NO_BODY
-  #partial: { bytes: Buffer; filled: number; header: number } | undefined
+  #partial: { bytes: Buffer<ArrayBuffer>; filled: number; header: number } | undefined
   /** What follows the message that was given last, until the next is asked for. */
   #left: Buffer = NO_BODY
 
@@ -156,7 +165,8 @@ export class MessageReader {
       this.#partial = undefined
       rest = rest.subarray(taken)
       this.#left = rest
-      yield decode(bytes, header)
+      const message = decode(bytes, header)
+      yield { ...message, own: bytes.subarray(bytes.length - message.body.length) }
       this.#left = NO_BODY
     }
     if (this.#short.length > 0) rest = Buffer.concat([this.#short, rest])
@@ -164,7 +174,7 @@ export class MessageReader {
     while (rest.length >= PREFIX_BYTES) {
       const { total, header } = this.#sizes(rest)
       if (rest.length < total) {
-        const bytes = Buffer.allocUnsafe(total)
+        const bytes = receiveMemory.take(total)
         this.#partial = { bytes, filled: rest.copy(bytes), header }
         return
       }

@@ -4,17 +4,23 @@
  * removed peer is a stranger at once.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
+import { whileLocked } from '../lib/file-lock.js'
 import { writeFileDurably } from '../lib/files.js'
-import { INVITATION_MS } from '../lib/limits.js'
+import { INVITATION_MS, ONE_WAY_MS_MAX } from '../lib/limits.js'
 import { NAME } from '../lib/names.js'
+import { parseJson, readStored } from '../lib/stored.js'
+import { ALL_RIGHTS, type Grants, type Rights, rightsOf } from './rights.js'
 import { parseSshUrl, type SshTarget, SshTargetSchema } from './ssh.js'
 
 const FILE = 'peers.json'
 const FINGERPRINT = /^[0-9a-f]{64}$/
+
+/** A message to it or from it takes at least so long, ms, as the operator knows. */
+const OneWaySchema = z.number().min(0).max(ONE_WAY_MS_MAX).optional()
 
 const TlsPeerSchema = z.strictObject({
   name: z.string().regex(NAME),
@@ -22,11 +28,21 @@ const TlsPeerSchema = z.strictObject({
   /** HOST:PORT where its replica server listens; null: it only connects to us. */
   address: z.string().nullable(),
   added: z.iso.datetime(),
+  /** Volumes of this host that it may hold and snapshot as a coordinator of groups; `*`: all. */
+  mayCut: z.array(z.string()).optional(),
+  oneWayMs: OneWaySchema,
+  /** Programs of the directory of such that it may have run here. */
+  mayRun: z.array(z.string()).optional(),
+  /** It may bring moments of these volumes back in place. */
+  mayRestore: z.boolean().optional(),
+  /** It may have copies of moments of these volumes made below this directory. */
+  copiesBelow: z.string().optional(),
 })
 const SshPeerSchema = z.strictObject({
   name: z.string().regex(NAME),
   ssh: SshTargetSchema,
   added: z.iso.datetime(),
+  oneWayMs: OneWaySchema,
 })
 const FileSchema = z.strictObject({
   version: z.literal(1),
@@ -80,6 +96,12 @@ export class Peers {
     )
   }
 
+  /** What somebody may as a coordinator of groups. Who comes by ssh may what ssh lets him. */
+  rights(identity: string): Rights {
+    if (!FINGERPRINT.test(identity)) return ALL_RIGHTS
+    return rightsOf(() => this.byFingerprint(identity) ?? {})
+  }
+
   /** The peer that is reached by this address of ssh. */
   byUrl(url: string): SshPeer | undefined {
     return this.list().find((peer): peer is SshPeer => isSshPeer(peer) && peer.ssh.url === url)
@@ -89,6 +111,7 @@ export class Peers {
   add(peer: Omit<TlsPeer, 'added'>): TlsPeer {
     const known = this.byFingerprint(peer.fingerprint)
     const added: TlsPeer = {
+      ...known,
       ...peer,
       address: peer.address ?? known?.address ?? null,
       added: known?.added ?? new Date().toISOString(),
@@ -101,9 +124,32 @@ export class Peers {
   addSsh(name: string, ssh: SshTarget): SshPeer {
     parseSshUrl(ssh.url)
     const known = this.byUrl(ssh.url)
-    const added: SshPeer = { name, ssh, added: known?.added ?? new Date().toISOString() }
+    const added: SshPeer = {
+      ...known,
+      name,
+      ssh,
+      added: known?.added ?? new Date().toISOString(),
+    }
     this.#put(added, known)
     return added
+  }
+
+  /** What a peer may as a coordinator of groups, and nothing else. PEER_NOT_FOUND, USAGE. */
+  allow(name: string, grants: Grants): void {
+    const peer = this.get(name)
+    if (isSshPeer(peer)) {
+      throw new HoldfastError('USAGE', `${name} is reached by ssh: it may what ssh lets it`, {
+        op: 'peer.allow',
+      })
+    }
+    const nothing: Grants = { mayRun: undefined, mayRestore: undefined, copiesBelow: undefined }
+    this.#put({ ...peer, ...nothing, ...grants }, peer)
+  }
+
+  /** How far away a peer is at least: what a message takes each way. PEER_NOT_FOUND. */
+  setDistance(name: string, oneWayMs: number): void {
+    const peer = this.get(name)
+    this.#put({ ...peer, oneWayMs }, peer)
   }
 
   /** Writes `peer` in the place of what it was before. */
@@ -113,31 +159,34 @@ export class Peers {
         op: 'peer.add',
       })
     }
-    const contents = this.#read()
-    const others = contents.peers.filter(({ name }) => name !== before?.name)
-    if (others.some(({ name }) => name === peer.name)) {
-      throw new HoldfastError('PEER_EXISTS', `another host is known as ${peer.name}`, {
-        op: 'peer.add',
-        hint: `Choose another name with --name, or: holdfast peer remove ${peer.name}`,
-      })
-    }
-    this.#write({ ...contents, peers: [...others, peer] })
+    this.#change((contents) => {
+      const others = contents.peers.filter(({ name }) => name !== before?.name)
+      if (others.some(({ name }) => name === peer.name)) {
+        throw new HoldfastError('PEER_EXISTS', `another host is known as ${peer.name}`, {
+          op: 'peer.add',
+          hint: `Choose another name with --name, or: holdfast peer remove ${peer.name}`,
+        })
+      }
+      return { ...contents, peers: [...others, peer] }
+    })
   }
 
   /** PEER_NOT_FOUND. */
   remove(name: string): void {
     this.get(name)
-    const contents = this.#read()
-    this.#write({ ...contents, peers: contents.peers.filter((peer) => peer.name !== name) })
+    this.#change((contents) => {
+      return { ...contents, peers: contents.peers.filter((peer) => peer.name !== name) }
+    })
   }
 
   /** A token to paste at the other host; its secret is good once, for a quarter of an hour. */
   invite(self: { name: string; address: string; fingerprint: string }): string {
     const secret = randomBytes(24).toString('base64url')
-    const contents = this.#read()
-    const open = contents.invitations.filter(({ expires }) => expires > Date.now())
     const invitation = { hash: hash(secret), expires: Date.now() + INVITATION_MS }
-    this.#write({ ...contents, invitations: [...open, invitation] })
+    this.#change((contents) => {
+      const open = contents.invitations.filter(({ expires }) => expires > Date.now())
+      return { ...contents, invitations: [...open, invitation] }
+    })
     const token: Token = { v: 1, ...self, secret }
     return `holdfast-${Buffer.from(JSON.stringify(token)).toString('base64url')}`
   }
@@ -145,28 +194,30 @@ export class Peers {
   /** Takes an invitation back as used; false when there is none like it. */
   redeem(secret: string): boolean {
     const wanted = Buffer.from(hash(secret))
-    const contents = this.#read()
-    const rest = contents.invitations.filter(
-      ({ hash: known }) => !timingSafeEqual(Buffer.from(known), wanted),
-    )
-    const found = contents.invitations.find((each) => !rest.includes(each))
-    if (found === undefined) return false
-    this.#write({ ...contents, invitations: rest })
-    return found.expires > Date.now()
+    const isWanted = ({ hash: known }: Contents['invitations'][number]) =>
+      timingSafeEqual(Buffer.from(known), wanted)
+    // A guess is not to cost a write.
+    if (!this.#read().invitations.some(isWanted)) return false
+    let found: Contents['invitations'][number] | undefined
+    this.#change((contents) => {
+      found = contents.invitations.find(isWanted)
+      return { ...contents, invitations: contents.invitations.filter((each) => !isWanted(each)) }
+    })
+    return found !== undefined && found.expires > Date.now()
   }
 
   #read(): Contents {
     if (!existsSync(this.#path)) return { version: 1, peers: [], invitations: [] }
-    const parsed = FileSchema.safeParse(parseJson(readFileSync(this.#path, 'utf8')))
-    if (parsed.success) return parsed.data
-    const [issue] = parsed.error.issues
-    const message = `${this.#path}: ${issue?.path.join('.')} ${issue?.message}`
-    throw new HoldfastError('UNKNOWN_FORMAT', message, { op: 'peer.read', hint: 'Correct it.' })
+    return readStored(this.#path, FileSchema, { op: 'peer.read', hint: 'Correct it.' })
   }
 
-  #write(contents: Contents): void {
+  /** Nothing that another process changes at the same time is lost. BUSY. */
+  #change(change: (contents: Contents) => Contents): void {
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 })
-    writeFileDurably(this.#path, `${JSON.stringify(contents, null, 2)}\n`, 0o600)
+    whileLocked(this.#path, () => {
+      const contents = change(this.#read())
+      writeFileDurably(this.#path, `${JSON.stringify(contents, null, 2)}\n`, 0o600)
+    })
   }
 }
 
@@ -183,12 +234,4 @@ export function parseToken(text: string): Token {
 
 function hash(secret: string): string {
   return createHash('sha256').update(secret).digest('hex')
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

@@ -35,6 +35,11 @@ export class Repairs {
   #state: State = { kind: 'idle' }
   #wanted = false
   #rounds = 0
+  /**
+   * A comparison is under way: what is found by now and what it will be called come one after the
+   * other, and between them nobody knows that it is to wait for an order.
+   */
+  comparing = false
 
   constructor(volume: RepairedVolume, sender: Sender, log: Logger) {
     this.#volume = volume
@@ -61,7 +66,7 @@ export class Repairs {
   /** Differences found by a comparison wait for an order; those of a baseline by codes do not. */
   get #isWanted(): boolean {
     const { verified } = this.#sender.verdict
-    const ordered = verified !== null && verified.differences > 0
+    const ordered = this.comparing || (verified !== null && verified.differences > 0)
     return this.#rounds < REPAIRS_MAX && (this.#wanted || !ordered)
   }
 

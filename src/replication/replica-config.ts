@@ -1,15 +1,26 @@
 /**
  * The replicas of this host: one directory each below the root, with `replica.json`, the tree
- * (`tree`), the log (`log`), and the replay's state (`replay`).
+ * (`tree`), the log (`log`), the replay's state (`replay`), and the history (`history`) if one is kept.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
-import { APPLY_DELAY_MS_MAX } from '../lib/limits.js'
+import { APPLY_DELAY_MS_MAX, HISTORY_BYTES_MIN } from '../lib/limits.js'
+import { readStored } from '../lib/stored.js'
 
 const FILE = 'replica.json'
+
+const HistorySchema = z.strictObject({
+  /** Most bytes of it. */
+  bytesMax: z.int().min(HISTORY_BYTES_MIN),
+  /** How old its moments get; null: as old as the bytes allow. */
+  ageMs: z.int().min(0).nullable(),
+})
+
+/** What is kept of the past of a replica: every change. */
+export type HistoryConfig = z.infer<typeof HistorySchema>
 
 const Schema = z.strictObject({
   version: z.literal(1),
@@ -24,6 +35,8 @@ const Schema = z.strictObject({
   applyDelayMs: z.int().min(0).max(APPLY_DELAY_MS_MAX).default(0),
   /** By how much this host's clock is ahead of its primary's, as far as is known. */
   clockAheadMs: z.int().default(0),
+  /** Absent: nothing is kept of its past. */
+  history: HistorySchema.optional(),
 })
 
 export type ReplicaConfig = z.infer<typeof Schema>
@@ -33,26 +46,20 @@ export interface ReplicaPlace {
   tree: string
   log: string
   replay: string
+  history: string
 }
 
 export function replicaPlace(directory: string): ReplicaPlace {
   const at = (name: string) => join(directory, name)
-  return { directory, tree: at('tree'), log: at('log'), replay: at('replay') }
+  const [tree, log, replay] = [at('tree'), at('log'), at('replay')]
+  return { directory, tree, log, replay, history: at('history') }
 }
 
 /** undefined when there is none; UNKNOWN_FORMAT. */
 export function readReplica(directory: string): ReplicaConfig | undefined {
   const path = join(directory, FILE)
   if (!existsSync(path)) return undefined
-  let stored: unknown
-  try {
-    stored = JSON.parse(readFileSync(path, 'utf8'))
-  } catch {
-    stored = undefined
-  }
-  const parsed = Schema.safeParse(stored)
-  if (parsed.success) return parsed.data
-  throw new HoldfastError('UNKNOWN_FORMAT', `${path} is not what this holdfast writes`, {
+  return readStored(path, Schema, {
     op: 'replica.read',
     hint: 'Use the holdfast that wrote it, or restore it from a backup.',
   })
@@ -60,6 +67,15 @@ export function readReplica(directory: string): ReplicaConfig | undefined {
 
 export function writeReplica(directory: string, config: ReplicaConfig): void {
   writeFileDurably(join(directory, FILE), `${JSON.stringify(config, null, 2)}\n`)
+}
+
+/** There is something in the tree. */
+export function hasTree({ tree }: ReplicaPlace): boolean {
+  try {
+    return readdirSync(tree).length > 0
+  } catch {
+    return false
+  }
 }
 
 export function listReplicas(root: string): { config: ReplicaConfig; directory: string }[] {

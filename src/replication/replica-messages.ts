@@ -1,5 +1,6 @@
 /** What a replica's main thread and its two workers say to each other. */
 import type { ErrorReport } from '../lib/errors.js'
+import type { HistoryOptions } from '../lib/native-history.js'
 
 /** A place in a journal. */
 export interface LogPlace {
@@ -13,7 +14,8 @@ export interface LogOptions {
 }
 
 export type LogRequest =
-  | { kind: 'frame'; bytes: Uint8Array }
+  /** Whoever gets it has the memory as well. */
+  | { kind: 'frame'; bytes: Uint8Array<ArrayBuffer> }
   /** Forget everything; the next frame follows this place. Answered by `reset` with its number. */
   | { kind: 'reset'; id: number; at: LogPlace }
   /** After a failure: frames are taken again. Answered by `logged`, or by another failure. */
@@ -29,6 +31,8 @@ export type LogReply =
   /** A frame came that does not follow what is there: it was left out. */
   | { kind: 'gap'; bytes: number }
   | { kind: 'reset'; id: number; at: LogPlace; bytes: number }
+  /** The memory of frames, for others. */
+  | { kind: 'spent'; memory: ArrayBuffer[] }
   /** Frames are passed over until `retry` or `reset`. */
   | { kind: 'failure'; error: ErrorReport; bytes: number }
   | { kind: 'closed' }
@@ -41,6 +45,13 @@ export interface ApplyOptions {
   delay: ApplyDelay
   /** There is a log, and nothing is known of the tree that would have come of it. */
   lacksState: boolean
+  history: ApplyHistory
+}
+
+/** What is kept of the past, and the handle of it when it is open already; null: nothing. */
+export interface ApplyHistory {
+  options: HistoryOptions | null
+  handle: number | undefined
 }
 
 /** How late frames are applied; `aheadMs`: this host's clock against that of the frames. */
@@ -55,6 +66,8 @@ export type ApplyRequest =
   | { kind: 'delay'; delay: ApplyDelay }
   /** Starts over from this place, onto whatever the tree is: a baseline follows. */
   | { kind: 'reset'; id: number; at: LogPlace }
+  /** From now on this is kept of the past. Answered by `history`. */
+  | { kind: 'history'; options: HistoryOptions | null }
   /** What does the tree lack? */
   | { kind: 'needs' }
   | { kind: 'close' }
@@ -83,5 +96,7 @@ export type ApplyReply =
   | { kind: 'verified'; seq: bigint; differences: number }
   | { kind: 'needs'; words: BigUint64Array }
   | { kind: 'reset'; id: number }
+  /** The history that is written, or why it is not. */
+  | { kind: 'history'; handle: number | undefined; error?: ErrorReport }
   | { kind: 'failure'; error: ErrorReport }
   | { kind: 'closed' }

@@ -40,3 +40,18 @@ export interface Resetting {
   /** Frames for the log, which is not told yet. */
   frames: Uint8Array<ArrayBuffer>[]
 }
+
+/** Resolves when a replica is ready, looking at each change of its state. */
+export async function untilReady(replica: {
+  readonly isReady: boolean
+  watch(onChange: () => void): () => void
+}): Promise<void> {
+  while (!replica.isReady) {
+    await new Promise<void>((resolve) => {
+      const end = replica.watch(() => {
+        end()
+        resolve()
+      })
+    })
+  }
+}

@@ -2,7 +2,7 @@
  * One replica on this host: a log that is durable before it is acknowledged, and a tree that
  * follows it up to the horizon its primary has authorised.
  */
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import type { Worker } from 'node:worker_threads'
 import type { ErrorReport } from '../lib/errors.js'
 import {
@@ -15,9 +15,11 @@ import type { Logger } from '../lib/log.js'
 import { higher, lower } from '../lib/seqs.js'
 import { parseUuid } from '../record/frame.js'
 import { type CopyState, needsBaseline } from './copy-state.js'
+import { receiveMemory } from './frame-memory.js'
 import { TreeGuard } from './guard.js'
 import type { HeaderOf, WirePlace } from './message.js'
 import {
+  type HistoryConfig,
   type ReplicaConfig,
   type ReplicaPlace,
   replicaPlace,
@@ -34,7 +36,8 @@ import type {
   LogReply,
   LogRequest,
 } from './replica-messages.js'
-import type { ReplicaState, Resetting } from './replica-state.js'
+import { ReplicaPast } from './replica-past.js'
+import { type ReplicaState, type Resetting, untilReady } from './replica-state.js'
 import { died, ended, worker } from './replica-workers.js'
 import type { Behind } from './timeline.js'
 import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
@@ -42,6 +45,7 @@ import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './v
 export class Replica {
   config: ReplicaConfig
   readonly place: ReplicaPlace
+  readonly past: ReplicaPast
   /** Its primary is connected: what is known of the primary's journal is news. */
   connected = false
   /** Frames after this seq stay in the log for replicas that it feeds; undefined: it feeds none. */
@@ -59,7 +63,8 @@ export class Replica {
   #applyFailure: ErrorReport | null = null
   #queued = 0
   readonly #lag = new ReplicaLag()
-  #failures = 0
+  /** How often it could not go on, since this server started. */
+  failures = 0
   #logBytes = 0
   #gap = false
   #generation = 0
@@ -83,6 +88,7 @@ export class Replica {
     this.place = replicaPlace(directory)
     this.#verdict = readVerdict(directory)
     this.#logger = logger.child({ replica: config.name })
+    this.past = new ReplicaPast(this.place, this.#logger)
     this.#guard = new TreeGuard({
       tree: this.place.tree,
       log: this.#logger,
@@ -116,7 +122,9 @@ export class Replica {
     const { applyDelayMs: applyMs, clockAheadMs: aheadMs } = this.config
     const delay = { applyMs, aheadMs }
     const lacksState = existsSync(logPath) && !existsSync(state)
-    const options: ApplyOptions = { logPath, uuid: this.#uuid, tree, state, delay, lacksState }
+    const history = this.past.start(this.config.history)
+    const what = { logPath, uuid: this.#uuid, tree, state }
+    const options: ApplyOptions = { ...what, delay, lacksState, history }
     const apply = worker('./apply-worker.js', 'apply', options)
     apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
     apply.on('error', (cause) => {
@@ -165,15 +173,6 @@ export class Replica {
     })
   }
 
-  /** The tree has something in it: a baseline by codes moves only what differs. */
-  get hasTree(): boolean {
-    try {
-      return readdirSync(this.place.tree).length > 0
-    } catch {
-      return false
-    }
-  }
-
   /** A replica that it feeds needs a baseline that begins after this seq: its primary is asked. */
   get wish(): bigint | undefined {
     return this.#wish
@@ -197,15 +196,8 @@ export class Replica {
   }
 
   /** Resolves when it is. */
-  async ready(): Promise<void> {
-    while (!this.isReady) {
-      await new Promise<void>((resolve) => {
-        const end = this.watch(() => {
-          end()
-          resolve()
-        })
-      })
-    }
+  ready(): Promise<void> {
+    return untilReady(this)
   }
 
   /** The log takes no more until it has stored some. */
@@ -223,23 +215,18 @@ export class Replica {
     return this.#lag.behind(seq)
   }
 
-  /** How often it could not go on, since this server started. */
-  get failures(): number {
-    return this.#failures
-  }
-
   /** Called after every change of the state; returns how to end that. */
   watch(onChange: () => void): () => void {
     this.#watchers.add(onChange)
     return () => this.#watchers.delete(onChange)
   }
 
-  /** A frame from the primary; the bytes are copied. */
-  frame(bytes: Buffer): void {
-    const copy = new Uint8Array(bytes)
-    this.#queued += copy.length
-    if (this.#resetting?.told === false) this.#resetting.frames.push(copy)
-    else this.#toLog(copy)
+  /** A frame from the primary, copied; `own`: the same in memory that is given away here instead. */
+  frame(bytes: Buffer, own?: Buffer<ArrayBuffer>): void {
+    const kept = own ?? receiveMemory.copy(bytes)
+    this.#queued += kept.length
+    if (this.#resetting?.told === false) this.#resetting.frames.push(kept)
+    else this.#toLog(kept)
   }
 
   #toLog(bytes: Uint8Array<ArrayBuffer>): void {
@@ -267,6 +254,13 @@ export class Replica {
     writeReplica(this.place.directory, this.config)
     this.#logger.info({ applyMs, aheadMs }, 'applying late')
     this.#changed()
+  }
+
+  /** What is kept of its past from now on; undefined: nothing. */
+  async keepHistory(history: HistoryConfig | undefined): Promise<void> {
+    this.config = { ...this.config, history }
+    writeReplica(this.place.directory, this.config)
+    await this.past.change(history, (request) => this.#apply.postMessage(request))
   }
 
   /** Forgets the log: what comes next follows `at` and contains a baseline. */
@@ -338,7 +332,8 @@ export class Replica {
   }
 
   #onLog(reply: LogReply): void {
-    if (reply.kind === 'closed') return
+    if (reply.kind === 'spent') receiveMemory.give(...reply.memory)
+    if (reply.kind === 'closed' || reply.kind === 'spent') return
     this.#queued -= reply.bytes
     switch (reply.kind) {
       case 'logged':
@@ -402,6 +397,9 @@ export class Replica {
       case 'needs':
         for (const resolve of this.#asked.splice(0)) resolve(reply.words)
         break
+      case 'history':
+        this.past.onReply(reply)
+        break
       case 'closed':
         break
     }
@@ -434,7 +432,7 @@ export class Replica {
   }
 
   #failed(error: ErrorReport): void {
-    this.#failures += 1
+    this.failures += 1
     // Tried again and again: said once.
     if (error.message !== this.#told) this.#logger.error({ error }, 'the replica does not follow')
     this.#told = error.message

@@ -4,6 +4,7 @@
  */
 import { existsSync, mkdirSync } from 'node:fs'
 import type { Duplex } from 'node:stream'
+import type { Service } from '../group/calls.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { PEERS_POLL_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
@@ -32,6 +33,8 @@ export interface ReplicaHostOptions {
   log: Logger
   /** A replica was made. */
   onReplica?(replica: Replica): void
+  /** Answers a coordinator of groups. */
+  coordinate?(caller: Caller): Service
 }
 
 /** A connection that is there already. */
@@ -159,6 +162,13 @@ export class ReplicaHost {
         })
       },
       enter: (replica) => this.#takeOver(replica, session()),
+      coordinate: (caller) => {
+        const service = this.#options.coordinate?.(caller)
+        if (service !== undefined) return service
+        throw new HoldfastError('PEER_REFUSED', 'no groups are coordinated here', {
+          op: 'replica.coordinate',
+        })
+      },
     }
   }
 

@@ -3,6 +3,7 @@
  * reach, and then the frames of one volume.
  */
 import type { Duplex } from 'node:stream'
+import { type Service, serveAsk } from '../group/calls.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
   FIRST_MESSAGE_BYTES_MAX,
@@ -24,6 +25,7 @@ import {
 } from './message.js'
 import { outOfTurn, refusal, unknownPeer } from './refusals.js'
 import type { Replica } from './replica.js'
+import { hasTree } from './replica-config.js'
 import type { LogPlace } from './replica-messages.js'
 
 /** Who is at the other end: proven by TLS (a fingerprint) or by ssh (`ssh:NAME`). */
@@ -42,6 +44,8 @@ export interface SessionHost {
   replica(hello: HeaderOf<'hello'>, caller: Caller): Promise<Replica>
   /** This connection has the replica now: any other of its primary was lost without a word. */
   enter(replica: Replica): void
+  /** Answers a coordinator of groups. */
+  coordinate(caller: Caller): Service
 }
 
 /** Bytes in WANT_MS that are more than signs of life. */
@@ -58,6 +62,7 @@ export class Session {
   readonly #refused: (about: Record<string, unknown>) => void
   #replica: Replica | undefined
   #unwatch: () => void = () => {}
+  #service: Service | undefined
   #opening = false
   #since: number | null = null
   #said = ''
@@ -114,7 +119,7 @@ export class Session {
     }
   }
 
-  #take({ header, body }: Message): void {
+  #take({ header, body, own }: Message): void {
     switch (header.type) {
       case 'introduce':
         this.#introduce(header)
@@ -122,9 +127,17 @@ export class Session {
       case 'hello':
         this.#hello(header)
         return
+      case 'coordinate':
+        this.#coordinate(header)
+        return
       case 'refuse':
         this.#channel.close(refusal(header, { who: 'peer', op: 'replication.accept' }))
         return
+    }
+    if (this.#service !== undefined) {
+      if (header.type !== 'ask') throw outOfTurn(header, RECEIVING)
+      serveAsk(this.#channel, this.#service, { header, body })
+      return
     }
     const replica = this.#replica
     if (replica === undefined) throw outOfTurn(header, RECEIVING)
@@ -135,7 +148,7 @@ export class Session {
         return
       case 'frame':
         this.#flowing = true
-        replica.frame(body)
+        replica.frame(body, own)
         replica.advance(header)
         if (replica.isFull) this.#channel.pause()
         return
@@ -176,6 +189,16 @@ export class Session {
       .catch((error: unknown) => this.#refuse(error))
   }
 
+  /** From now on only questions come. */
+  #coordinate(header: HeaderOf<'coordinate'>): void {
+    clearTimeout(this.#timer)
+    if (this.#replica !== undefined || this.#opening) throw outOfTurn(header, RECEIVING)
+    if (header.protocol !== PROTOCOL) throw versionMismatch(header)
+    this.#service = this.#host.coordinate(this.#caller())
+    this.#channel.bytesMax = MESSAGE_BYTES_MAX
+    this.#channel.send({ type: 'coordinated', host: this.#host.name, version: VERSION })
+  }
+
   #caller(): Caller {
     const caller = this.#host.caller(this.#identity)
     if (caller !== undefined) return caller
@@ -200,7 +223,8 @@ export class Session {
       logged: lost ? null : wirePlace(logged),
       applied: Number(applied),
       baseline,
-      tree: replica.hasTree,
+      // A baseline by codes moves only what differs from it.
+      tree: hasTree(replica.place),
     })
     this.#log.info({ volume: hello.name, logged: `${logged?.seq}`, end: hello.end }, 'following')
     this.#watch = setInterval(() => this.#lookForStandstill(replica), PEER_PING_MS)
@@ -294,6 +318,7 @@ export class Session {
     clearTimeout(this.#timer)
     clearInterval(this.#watch)
     this.#unwatch()
+    this.#service?.close()
     if (this.#replica !== undefined) this.#replica.connected = false
     // Of those who were not let in it is told why, within bounds; that is enough.
     const { message: reason } = error

@@ -26,6 +26,8 @@ export interface ShipperState extends ReplicaPositions {
   /** Objects of which its tree lacks something, and what comparisons have said. */
   needs: number
   verdict: Verdict
+  /** The farthest that it may ever have been told to apply. */
+  authorised: bigint
 }
 
 /** What may change while it ships. */

@@ -18,8 +18,13 @@ export interface ShippedVolume extends RepairedVolume {
   wantBaseline(after: bigint, options: { codes: boolean }): Promise<string | null>
   /** Bytes captured after this seq. */
   bytesAfter(seq: bigint): number
-  /** What is told of a journal that ends at `end`: how far it goes at its source, and the horizon. */
-  horizon(end: bigint): Horizon
+  /**
+   * What is told of a journal that ends at `end`: how far it goes at its source, and the horizon, of a
+   * replica that is whole, or of one whose baseline is under way.
+   */
+  horizon(end: bigint, replica: { baseline: boolean }): Horizon
+  /** Nothing is shipped now; what is told goes on. */
+  frozen(): boolean
 }
 
 /** A baseline that is needed further down a chain. */

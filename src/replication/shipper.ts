@@ -30,7 +30,8 @@ import { Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
 import { Sender } from './sender.js'
 import type { Connection, ShipperOptions, ShipperState, ShipSettings } from './ship-state.js'
-import type { Horizon, Wish } from './shipped-volume.js'
+import type { Wish } from './shipped-volume.js'
+import { Told } from './told.js'
 
 /** How often a baseline that has to be begun, or has failed, is looked at. */
 const BASELINE_POLL_MS = 200
@@ -61,13 +62,14 @@ export class Shipper {
   /** Where the replica's baseline begins at least, and one that a replica of its own needs. */
   #baselineAfter = 0n
   #wished: Wish | undefined
-  #told: Horizon | undefined
+  readonly #told: Told
   readonly #reconnect = new Reconnect()
 
   constructor(options: ShipperOptions) {
     this.#options = options
     this.#journal = Journal.open({ path: options.volume.journalPath, readOnly: true })
     this.#end = this.#journal.end().lastSeq
+    this.#told = new Told(options.volume, this.#sender, this.#end)
     const log = options.log.child({ peer: options.peer })
     this.#repairs = new Repairs(options.volume, this.#sender, log)
     this.#applyDelayMs = options.settings.applyDelayMs
@@ -88,6 +90,7 @@ export class Shipper {
       resyncs: this.#resyncs,
       needs: this.#sender.needs,
       verdict: this.#sender.verdict,
+      authorised: this.#told.authorised,
     }
   }
 
@@ -96,9 +99,11 @@ export class Shipper {
     return this.#differences
   }
 
-  /** A comparison begins. */
-  forgetDifferences(): void {
-    this.#differences = []
+  /** A comparison begins, or has ended. */
+  comparing(on: boolean): void {
+    if (on) this.#differences = []
+    this.#repairs.comparing = on
+    this.#wake()
   }
 
   /** What comparisons have found is repaired. */
@@ -276,7 +281,7 @@ export class Shipper {
       volume: formatUuid(uuid),
       name,
       epoch,
-      end: Number(this.#options.volume.horizon(this.#end).end),
+      end: Number(this.#told.horizon(this.#end).end),
     })
   }
 
@@ -285,7 +290,7 @@ export class Shipper {
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     this.#delay(channel)
     this.#wished = undefined
-    this.#told = undefined
+    this.#told.begin()
     await this.#options.volume.flush()
     this.#journal.refresh()
     this.#tree = header.tree
@@ -343,10 +348,9 @@ export class Shipper {
 
   /** Says how far the journal goes, when no frame has said it. */
   #tell(channel: Channel): void {
-    if (this.#sender.positions.sent < this.#end && this.#told !== undefined) return
-    const { end, authorised } = this.#options.volume.horizon(this.#end)
-    if (this.#told?.end === end && this.#told.authorised === authorised) return
-    this.#told = { end, authorised }
+    const news = this.#told.news(this.#end)
+    if (news === undefined) return
+    const { end, authorised } = news
     channel.send({ type: 'advance', end: Number(end), authorised: Number(authorised) })
   }
 
@@ -374,7 +378,8 @@ export class Shipper {
   /** Sends what there is room for; false when there is nothing to do but wait. */
   async #ship(channel: Channel): Promise<boolean> {
     const { sent } = this.#sender.positions
-    if (sent >= this.#end || !this.#sender.hasRoom) return false
+    const idle = sent >= this.#end || this.#options.volume.frozen()
+    if (idle || !this.#sender.hasRoom) return false
     const pause = this.#rate?.pauseMs ?? 0
     if (pause > 0) {
       await sleep(Math.min(pause, RATE_PAUSE_MS_MAX))
@@ -382,8 +387,8 @@ export class Shipper {
     }
     this.#journal.refresh()
     let frames = 0
-    let told = this.#options.volume.horizon(this.#end)
-    for (const frame of this.#journal.frames({ from: sent + 1n })) {
+    let told = this.#told.horizon(this.#end)
+    for (const frame of this.#journal.passing(sent + 1n)) {
       if (!channel.isOpen) return false
       if (frame.firstSeq !== this.#sender.positions.sent + 1n) {
         throw new HoldfastError('PRUNED', `the journal has no seq ${sent + 1n} any more`, {
@@ -397,7 +402,7 @@ export class Shipper {
       const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
       const more = channel.send(
         { type: 'frame', end: Number(told.end), authorised: Number(told.authorised), unsent },
-        Buffer.from(frame.bytes),
+        frame.bytes,
       )
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
@@ -406,7 +411,7 @@ export class Shipper {
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
       if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
-    if (frames > 0) this.#told = told
+    if (frames > 0) this.#told.said(told)
     if (frames > 0) this.#options.onChange(this.state)
     // Nothing read although the journal has grown: what was announced is not visible yet.
     else await sleep(1)

@@ -2,7 +2,7 @@
  * The snapshots of a volume: `snapshots/NAME.json` in its state directory, each with the whole
  * certificate, so that every volume of a snapshot can tell all of it.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
@@ -25,6 +25,11 @@ export class Catalogue {
     return found
       .filter((each) => each !== undefined)
       .sort((a, b) => a.created.localeCompare(b.created))
+  }
+
+  /** When a snapshot was last added or removed; 0: never. */
+  get changedMs(): number {
+    return statSync(this.#directory, { throwIfNoEntry: false })?.mtimeMs ?? 0
   }
 
   /** undefined when there is none of this name. */

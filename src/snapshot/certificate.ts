@@ -3,14 +3,17 @@
  * instant. Times of a cut are CLOCK_MONOTONIC of the host, ns, as decimal strings.
  */
 import { z } from 'zod'
+import { ProcessIdSchema } from '../lib/process-id.js'
 import { higher, lower } from '../lib/seqs.js'
+import { HookRunSchema } from './hook-run.js'
 
 export const CERTIFICATE_VERSION = 1
 
-const ns = z.string().regex(/^\d+$/)
+const ns = z.string().regex(/^-?\d{1,19}$/)
 const process = { pid: z.int(), command: z.string() }
 
-const MemberSchema = z.object({
+/** A volume at rest. Other hosts are told the same by the clock that they are shown. */
+export const MemberSchema = z.object({
   volume: z.string(),
   uuid: z.uuid(),
   /** Of the marker: everything up to it is in the snapshot, and nothing after it. */
@@ -29,6 +32,8 @@ const CertificateSchema = z.object({
   created: z.iso.datetime(),
   labels: z.record(z.string(), z.string()),
   maxHoldMs: z.number(),
+  /** I/O came to rest in time at this attempt. */
+  attempt: z.int().min(1).default(1),
   members: z.array(MemberSchema).min(1),
   /** Mapped shared and writable just before: stores through a mapping are held by nobody. */
   mapped: z.array(z.object({ ...process, path: z.string(), writtenOut: z.boolean() })),
@@ -36,6 +41,8 @@ const CertificateSchema = z.object({
   writing: z.array(z.object({ ...process, path: z.string() })),
   /** Of all, also those that are not listed. */
   writingCount: z.int(),
+  /** The process that it was taken for: it goes with it. */
+  owner: ProcessIdSchema.nullable().default(null),
   locks: z.array(
     z.object({
       ...process,
@@ -45,6 +52,18 @@ const CertificateSchema = z.object({
       inode: z.string(),
     }),
   ),
+  /** It is this host's part of one of a group; null: it is not. */
+  group: z
+    .object({
+      name: z.string(),
+      coordinator: z.string(),
+      method: z.enum(['scheduled', 'barrier']),
+      members: z.array(z.object({ host: z.string(), volume: z.string(), uuid: z.uuid() })),
+    })
+    .nullable()
+    .default(null),
+  /** What was run around it, in order; older certificates say nothing of it. */
+  hooks: z.array(HookRunSchema).default([]),
 })
 
 export type Member = z.infer<typeof MemberSchema>
@@ -60,6 +79,11 @@ export function parseCertificate(stored: unknown): Certificate | string {
   if (parsed.success) return parsed.data
   const [issue] = parsed.error.issues
   return `${issue?.path.join('.')}: ${issue?.message}`
+}
+
+/** The seq of a snapshot in the journal of one volume; undefined: it is not of that volume. */
+export function seqIn({ members }: Pick<Certificate, 'members'>, uuid: string): number | undefined {
+  return members.find((member) => member.uuid === uuid)?.seq
 }
 
 /** Longest time for which I/O of one member was on hold, ns. */

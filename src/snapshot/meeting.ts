@@ -7,28 +7,48 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  readSync,
   rmSync,
   statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { AT_REST_POLL_MS } from '../lib/limits.js'
 
 const PAGE_BYTES = 4096
 const MAGIC = 'HFMT'
-const VERSION = 1
-/** Where the page says that a member has given up. */
+const VERSION = 2
+/** Words of the page: how many are at rest, */
+const AT_REST_AT = 16
+/** a member has given up, */
 const FAILED_AT = 20
+/** members are to stay at rest until they are released, */
+const STAYING_AT = 24
+/** and that they are. */
+const RELEASED_AT = 28
 const PREFIX = '.cut-'
 /** Older than any cut can be: whoever made it is dead. */
 const STALE_MS = 120_000
 
-/** Makes the page for so many members; returns its path. */
-export function makeMeeting(runDirectory: string, id: string, members: number): string {
+export interface MeetingOptions {
+  id: string
+  members: number
+  /** They stay at rest until `releaseMeeting`, or until their own deadlines. */
+  staying: boolean
+}
+
+/** Makes the page of a cut; returns its path. */
+export function makeMeeting(
+  runDirectory: string,
+  { id, members, staying }: MeetingOptions,
+): string {
   const page = Buffer.alloc(PAGE_BYTES)
   page.write(MAGIC, 'latin1')
   page.writeUInt32LE(VERSION, 4)
   page.writeUInt32LE(members, 8)
+  page.writeUInt32LE(staying ? 1 : 0, STAYING_AT)
   const path = join(runDirectory, `${PREFIX}${id}`)
   writeFileSync(path, page, { mode: 0o600, flag: 'wx' })
   return path
@@ -36,12 +56,41 @@ export function makeMeeting(runDirectory: string, id: string, members: number): 
 
 /** Nobody is to wait any more. Never throws: the cut may be over, and waits end by themselves, too. */
 export function failMeeting(path: string): void {
+  raise(path, FAILED_AT)
+}
+
+/** Those who stay at rest may go on. */
+export function releaseMeeting(path: string): void {
+  raise(path, RELEASED_AT)
+}
+
+/** Resolves when all are at rest: true; or when that will not be: false. */
+export async function untilAtRest(
+  path: string,
+  { members, over }: { members: number; over: AbortSignal },
+): Promise<boolean> {
+  const words = Buffer.alloc(RELEASED_AT + 4)
+  const fd = openSync(path, 'r')
+  try {
+    while (!over.aborted) {
+      readSync(fd, words, 0, words.length, 0)
+      if (words.readUInt32LE(FAILED_AT) !== 0) return false
+      if (words.readUInt32LE(AT_REST_AT) >= members) return true
+      await sleep(AT_REST_POLL_MS)
+    }
+    return false
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function raise(path: string, at: number): void {
   const one = Buffer.alloc(4)
   one.writeUInt32LE(1)
   try {
     const fd = openSync(path, 'r+')
     try {
-      writeSync(fd, one, 0, one.length, FAILED_AT)
+      writeSync(fd, one, 0, one.length, at)
     } finally {
       closeSync(fd)
     }

@@ -21,6 +21,13 @@ const COMMANDS = [
   ['snapshot', 'list'],
   ['snapshot', 'show'],
   ['snapshot', 'destroy'],
+  ['snapshot', 'hooks'],
+  ['snapshot', 'prune'],
+  ['snapshot', 'schedule'],
+  ['snapshot', 'schedule', 'set'],
+  ['snapshot', 'schedule', 'list'],
+  ['snapshot', 'schedule', 'remove'],
+  ['browse'],
   ['doctor'],
 ]
 const run = (...args: string[]) => execute(process.execPath, [CLI, ...args])

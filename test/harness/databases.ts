@@ -13,6 +13,8 @@ import { alive, kill } from './faults.js'
 import { run, start } from './run.js'
 
 const POSTGRES = '/usr/lib/postgresql'
+/** Transactions per second; beside others. */
+const PGBENCH_RATE = 50
 
 /** One row after the other through the input of a client, until it is told to end, or dies. */
 abstract class Writer {
@@ -174,6 +176,36 @@ export class Postgres extends Writer {
     const sums = await as('pg_checksums', '--check', '-D', place.data)
     if (!/Bad checksums: +0/.test(sums)) return sums
     return rows === `${row}|0` ? '' : `postgres: ${rows} of ${row} rows`
+  }
+
+  /** What is wrong with the banks of pgbench in a copy that has been checked; empty: nothing. */
+  static async checkPgbench(place: { data: string; sockets: string }): Promise<string> {
+    const copy = new Postgres(place)
+    await copy.boot()
+    const sums = await copy.sql(`SELECT
+      (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
+      (SELECT sum(bbalance) FROM pgbench_branches), (SELECT sum(delta) FROM pgbench_history)`)
+    await copy.halt('fast')
+    const balances = new Set(sums.split('|'))
+    return balances.size === 1 && !balances.has('') ? '' : `pgbench: ${sums}`
+  }
+}
+
+/** Banks of pgbench's own kind: every transaction changes three balances and writes down by how much. */
+export async function startPgbench(sockets: string): Promise<{ stop(): Promise<void> }> {
+  await as('pgbench', '-h', sockets, '-i', '-q', '-s', '1', 'postgres')
+  const options = ['-n', '-c', '2', '-R', `${PGBENCH_RATE}`, '-T', '100000']
+  const program = join(programs(), 'pgbench')
+  const args = ['-u', 'postgres', '--', program, '-h', sockets, ...options, 'postgres']
+  const client = start('runuser', args, { cwd: '/' })
+  client.stdout?.resume()
+  client.stderr?.resume()
+  const ended = once(client, 'close')
+  return {
+    stop: async () => {
+      process.kill(-(client.pid ?? 0), 'SIGKILL')
+      await ended
+    },
   }
 }
 

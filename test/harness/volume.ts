@@ -2,7 +2,7 @@
  * A volume mounted over a directory of an image, beside a copy of its base: what the journal is
  * judged by. `replayAndCompare` is the end of every test that changes something.
  */
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { type MountOptions, mount, type Volume } from '../../src/index.js'
@@ -58,10 +58,16 @@ export async function mountVolume(
 /** Unmounts in order; fails while the volume is used. */
 export async function unmountVolume({ volume }: TestVolume): Promise<void> {
   const { panics, journal, ring } = await volume.status()
-  if (panics > 0) throw new Error(`${panics} panics in dummy functions`)
+  if (panics > 0) throw new Error(`${panics} panics in dummy functions: ${panicsOf(volume)}`)
   if (journal.failure !== null) throw new Error(`the journal failed: ${journal.failure}`)
   if (ring.refusals > 0) throw new Error(`${ring.refusals} writers were refused`)
   await volume.unmount()
+}
+
+/** What the daemon's log says of panics. */
+function panicsOf({ stateDirectory }: Volume): string {
+  const lines = readFileSync(join(stateDirectory, 'daemon.log'), 'utf8').split('\n')
+  return lines.filter((line) => line.includes('panicked')).join('\n')
 }
 
 /**

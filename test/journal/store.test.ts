@@ -4,6 +4,7 @@ import { closeSync, cpSync, openSync, readFileSync, rmSync, writeSync } from 'no
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { prune } from '../../src/journal/prune.js'
 import { Journal } from '../../src/journal/store.js'
 import { verifyJournal } from '../../src/journal/verify.js'
 import { codeOf } from '../harness/code.js'
@@ -32,6 +33,27 @@ t.test('journal: what was appended is read back, from any place and both ways', 
   const { frames: count, firstSeq, lastSeq, usedBytes } = journal.stat()
   t.same({ count, firstSeq, lastSeq }, { count: 50, firstSeq: 1n, lastSeq: 150n })
   t.ok(usedBytes > 0)
+})
+
+t.test('journal: frames that pass through one memory are the same frames', async (t) => {
+  const journal = Journal.open({ path: t.testdir(), uuid: UUID, create: true })
+  t.teardown(() => journal.close())
+  const large = makeFrames({ count: 1, recordsPerFrame: 3, payloadBytes: 1 << 20 })
+  const end = { lastSeq: 3n, chain: Buffer.from(large[0]?.view.chain ?? '') }
+  const frames = [...large, ...makeFrames({ count: 60, after: end, payloadBytes: 300_000 })]
+  journal.append(frames)
+  const seen = (from: bigint) =>
+    [...journal.passing(from)].map((frame) => Number(frame.firstSeq)).length
+  let at = 0
+  for (const frame of journal.passing(1n)) {
+    if (!frame.bytes.equals(frames[at]?.bytes ?? Buffer.alloc(0))) t.fail(`frame ${at}`)
+    at += 1
+  }
+  t.equal(at, frames.length, 'all of them, more than are kept cached')
+  t.equal(seen(5n), 60, 'from within a frame on')
+  t.equal(seen(journal.end().lastSeq + 1n), 0)
+  prune(journal, { keepAfter: 10n, maxBytes: 0 })
+  t.equal(seen(1n), [...journal.frames()].length, 'from the first that is left')
 })
 
 t.test('journal: frames as large as they may be', async (t) => {

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { HoldfastError } from '../../src/lib/errors.js'
+import { native } from '../../src/lib/native.js'
 import { type FieldsOf, OP_NAMES, type OpName } from '../../src/record/fields.js'
 import {
   chainValue,
   checkFrame,
+  checkFrameFast,
   checkSuccession,
   encodeFrame,
   FrameView,
@@ -43,6 +45,7 @@ t.test('frame: the golden vectors decode to what was encoded, in one chain', asy
   let end = JOURNAL_START
   golden.frames.forEach(({ hex }: { hex: string }, index: number) => {
     const frame = checkFrame(Buffer.from(hex, 'hex'))
+    t.ok(native.frameIsSound(frame.bytes), 'the data plane finds it good, too')
     checkSuccession(frame, UUID, end)
     end = { lastSeq: frame.lastSeq, chain: frame.chain }
     const vector = VECTORS[index]
@@ -131,6 +134,11 @@ t.test('frame: every violation has its code and its place', async (t) => {
       code(() => checkFrame(bytes)),
       expected,
     )
+    t.equal(
+      code(() => checkFrameFast(bytes)),
+      expected,
+      'the data plane finds no good in it either',
+    )
   }
 })
 
@@ -142,6 +150,7 @@ t.test('frame: no flipped bit goes unseen', async (t) => {
     const at = bit >> 3
     flipped.writeUInt8(flipped.readUInt8(at) ^ (1 << (bit & 7)), at)
     if (code(() => checkFrame(flipped)) === 'none') unseen += 1
+    if (code(() => checkFrameFast(flipped)) === 'none') unseen += 1
   }
   t.equal(unseen, 0)
 })

@@ -1,9 +1,11 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { formatFingerprint, hostIdentity } from '../../src/replication/identity.js'
 import { Peers, parseToken } from '../../src/replication/peers.js'
 import { codeOf } from '../harness/code.js'
+import { projectFile } from '../harness/files.js'
+import { run } from '../harness/run.js'
 
 const FINGERPRINT = 'ab'.repeat(32)
 
@@ -32,6 +34,20 @@ t.test('peers: a token is good once', async (t) => {
       'TOKEN',
     )
   }
+})
+
+t.test('peers: processes that change them at the same time lose nothing', async (t) => {
+  const directory = t.testdir()
+  const script = `
+    import { Peers } from '${projectFile('dist/src/replication/peers.js')}'
+    const peers = new Peers(process.argv[1])
+    const self = { name: 'here', address: 'h:1', fingerprint: '${FINGERPRINT}' }
+    for (let n = 0; n < 8; n += 1) peers.invite(self)`
+  const node = () =>
+    run(process.execPath, ['--input-type=module', '-e', script, directory]).catch(String)
+  t.same(await Promise.all([node(), node(), node(), node()]), ['', '', '', ''])
+  const { invitations } = JSON.parse(readFileSync(join(directory, 'peers.json'), 'utf8'))
+  t.equal(invitations.length, 32)
 })
 
 t.test('peers: known by name and by fingerprint, until removed', async (t) => {

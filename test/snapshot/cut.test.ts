@@ -7,7 +7,7 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -20,8 +20,9 @@ import {
   listSnapshots,
   mount,
 } from '../../src/index.js'
-import { Journal } from '../../src/journal/store.js'
 import { commonInstant, heldNs } from '../../src/snapshot/certificate.js'
+import { isBroken } from '../harness/chains.js'
+import { Counts, quantile } from '../harness/counts.js'
 import { Chance, chooseSeed, daemonPid, kill, setting, until } from '../harness/faults.js'
 import { HOLDFAST, projectFile } from '../harness/files.js'
 import { makeImage } from '../harness/image.js'
@@ -50,8 +51,8 @@ const both = ['left', 'right']
 
 /** Processes that count in pairs; ended by their group. */
 async function startPairs(): Promise<ChildProcess> {
-  const script = projectFile('test/harness/pairs.py')
-  const child = start('python3', [script, left.dir, right.dir, `${PAIRS}`])
+  const script = projectFile('test/harness/chain.py')
+  const child = start('python3', [script, `${PAIRS}`, left.dir, right.dir])
   await once(child.stdout ?? child, 'data')
   return child
 }
@@ -62,52 +63,22 @@ async function endPairs(child: ChildProcess): Promise<void> {
   await ended
 }
 
-const pairFile = ({ dir }: TestVolume, pair: number) => join(dir, `pair-${pair}`)
+const pairFile = ({ dir }: TestVolume, pair: number) => join(dir, `chain-${pair}`)
 
-/** By pair: where in a volume's journal which number was written. */
-function history(test: TestVolume): { seq: bigint; value: bigint }[][] {
-  const pairs = Array.from({ length: PAIRS }, (_, k) => BigInt(statSync(pairFile(test, k)).ino))
-  const found = pairs.map(() => [] as { seq: bigint; value: bigint }[])
-  const journal = Journal.open({
-    path: join(test.volume.stateDirectory, 'journal'),
-    readOnly: true,
-  })
-  for (const frame of journal.frames()) {
-    for (const record of frame.records()) {
-      const pair = record.op === 'WRITE' ? pairs.indexOf(record.oid.ino) : -1
-      if (pair < 0) continue
-      found[pair]?.push({ seq: record.seq, value: record.payload.readBigUInt64LE() })
-    }
-  }
-  void journal.close()
-  return found
-}
-
-/** The number that a snapshot shows, by binary search. */
-function shown(entries: readonly { seq: bigint; value: bigint }[], seq: bigint): bigint {
-  let [low, high] = [0, entries.length]
-  while (low < high) {
-    const middle = (low + high) >> 1
-    if ((entries[middle]?.seq ?? 0n) <= seq) low = middle + 1
-    else high = middle
-  }
-  return entries[low - 1]?.value ?? 0n
-}
-
-/** Whether no instant can have shown these numbers of a pair, the left one and the right one. */
-function isTorn(pair: number, values: readonly bigint[]): boolean {
-  const [first = 0n, second = 0n] = pair % 2 === 0 ? values : values.toReversed()
-  return first < second || first > second + 1n
+/** What the pairs of a volume held at a seq, by its journal. */
+function counts({ volume, dir }: TestVolume): Counts {
+  const files = Array.from({ length: PAIRS }, (_, k) => `chain-${k}`)
+  return new Counts(volume.stateDirectory, dir, files)
 }
 
 /** Pairs that no instant can have shown, among the cuts at these seqs. */
 function torn(at: readonly { left: bigint; right: bigint }[]): number {
-  const [lefts, rights] = [history(left), history(right)]
+  const [lefts, rights] = [counts(left), counts(right)]
   let count = 0
   for (const seqs of at) {
     for (let pair = 0; pair < PAIRS; pair += 1) {
-      const values = [shown(lefts[pair] ?? [], seqs.left), shown(rights[pair] ?? [], seqs.right)]
-      if (isTorn(pair, values)) count += 1
+      const values = [lefts.at(pair, seqs.left), rights.at(pair, seqs.right)]
+      if (isBroken(values, pair)) count += 1
     }
   }
   return count
@@ -117,9 +88,6 @@ const seqsOf = ({ members }: Certificate) => {
   const of = (name: string) => BigInt(members.find(({ volume }) => volume === name)?.seq ?? 0)
   return { left: of('left'), right: of('right') }
 }
-
-const quantile = (sorted: readonly number[], q: number) =>
-  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? 0
 
 await t.test('cut: two volumes at one instant, under load', async (t) => {
   const pairs = await startPairs()
@@ -154,9 +122,9 @@ await t.test('cut: two volumes at one instant, under load', async (t) => {
     }
     for (let pair = 0; pair < PAIRS; pair += 1) {
       const values = [left, right].map(({ base }) =>
-        readFileSync(join(base, `pair-${pair}`)).readBigUInt64LE(),
+        readFileSync(join(base, `chain-${pair}`)).readBigUInt64LE(),
       )
-      t.notOk(isTorn(pair, values), `pair ${pair}: ${values.join(', ')}`)
+      t.notOk(isBroken(values, pair), `pair ${pair}: ${values.join(', ')}`)
     }
   }
 })
@@ -191,7 +159,8 @@ await t.test(
     const pairs = await startPairs()
     const count = () => readFileSync(pairFile(left, 0)).readBigUInt64LE()
     const refused = async (volumes: string[], name: string) => {
-      const error = await createSnapshot({ volumes, name, maxHoldMs: 200 }).catch((e: unknown) => e)
+      const order = { volumes, name, maxHoldMs: 200, attempts: 1 }
+      const error = await createSnapshot(order).catch((e: unknown) => e)
       t.ok(error instanceof HoldfastError && error.code === 'SNAPSHOT_FAILED', String(error))
       t.throws(() => findSnapshot(name), { code: 'SNAPSHOT_NOT_FOUND' }, 'it is not kept')
       return String(error)
@@ -207,6 +176,19 @@ await t.test(
     }
     const before = count()
     await until(() => count() > before + 100n, 'the writers to go on')
+    await run('fsfreeze', ['-f', there.dir])
+    await sleep(200)
+    const order = { volumes: both, name: 'later', maxHoldMs: 200, attempts: 100 }
+    const taking = createSnapshot(order)
+    const isHeld = async () => (await left.volume.status()).held
+    try {
+      await until(isHeld, 'an attempt')
+      await until(async () => !(await isHeld()), 'the end of that attempt')
+    } finally {
+      await run('fsfreeze', ['-u', there.dir])
+    }
+    const later = await taking
+    t.ok(later.attempt > 1, 'taken when what was in the way had been written')
     const stopped = daemonPid('right')
     process.kill(stopped, 'SIGSTOP')
     t.match(
@@ -260,7 +242,7 @@ await t.test('snapshot: from the command line', async (t) => {
   t.equal(appliedSeq, findSnapshot('named').members[0]?.seq, replayed.stderr)
   t.match(await cli('destroy', 'cut-0', 'named'), { code: 0, stdout: /named is forgotten/ })
   t.match(await cli('show', 'named'), { code: 3, stderr: /there is no snapshot named/ })
-  for (const { name } of listSnapshots()) destroySnapshot(name)
+  for (const { name } of listSnapshots()) await destroySnapshot(name)
   t.match((await cli('list')).stdout, /^no snapshots$/m)
   const pages = readdirSync(join(sandbox.root, 'run')).filter((name) => name.startsWith('.cut'))
   t.ok(pages.length <= KILLS, 'what the dead have left is removed with time')

@@ -217,8 +217,9 @@ export async function mountVolume(primary, fill) {
  * @param {Host} host
  * @param {string} name
  * @param {(tree: string) => Promise<void>} [before] what is done before it is protected
+ * @param {string[]} [options] of the mount
  */
-export async function mountNamed(host, name, before) {
+export async function mountNamed(host, name, before, options = []) {
   const tree = path.join(host.root, name)
   await mkdir(tree)
   defer(`remove ${name}`, async () => {
@@ -232,7 +233,8 @@ export async function mountNamed(host, name, before) {
     await host.run(command, [...first, 'unmount', name], { undoing: true })
     await unmount(tree)
   })
-  await host.holdfast('mount', tree, '--retain-size', '4G')
+  const retain = options.includes('--retain-size') ? [] : ['--retain-size', '4G']
+  await host.holdfast('mount', tree, ...retain, ...options)
   return tree
 }
 

@@ -1,7 +1,9 @@
-// The rows of hosts: replication, and what one of them does alone (snapshots). One after the other;
+// The rows of hosts: replication, groups, and what one of them does alone (snapshots). One after the other;
 // for each row new volumes, and an empty replica host.
 
 import path from 'node:path'
+import { groupRows } from '../group.mjs'
+import { historyRows } from '../history.mjs'
 import { mark, unwindTo } from '../proc.mjs'
 import { median } from '../report.mjs'
 import { snapshotRows } from '../snapshot.mjs'
@@ -22,6 +24,8 @@ export const REPLICATION_ROWS = [
   ...latencyRows,
   ...memoryRows,
   ...snapshotRows,
+  ...historyRows,
+  ...groupRows,
 ]
 
 /**

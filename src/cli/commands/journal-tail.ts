@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { type Change, describeChange } from '../../journal/change.js'
 import { NameTable, namesFrom } from '../../journal/names.js'
 import type { Journal } from '../../journal/store.js'
+import { nthLast } from '../../journal/tail.js'
 import type { FrameView } from '../../record/frame.js'
 import type { RecordView } from '../../record/record.js'
 import { countArgument, timeArgument } from '../arguments.js'
@@ -94,22 +95,6 @@ async function tail(journal: Journal, flags: TailFlags): Promise<void> {
     journal.refresh()
     for (const frame of journal.frames({ from: next })) run(frame)
   }
-}
-
-/** seq of the `count`-th last record that `wanted` accepts; 1 beyond the end when count is 0. */
-function nthLast(journal: Journal, count: number, wanted: (record: RecordView) => boolean): bigint {
-  let left = count
-  let seq = journal.end().lastSeq + 1n
-  if (left === 0) return seq
-  for (const frame of journal.frames({ reverse: true })) {
-    for (const record of frame.recordsReversed()) {
-      if (!wanted(record)) continue
-      seq = record.seq
-      left -= 1
-      if (left === 0) return seq
-    }
-  }
-  return seq
 }
 
 /** First seq at or after `timeNs`. Clocks ascend with seqs, so the search may go backwards. */

@@ -12,7 +12,7 @@ import {
   sizeArgument,
   sizeOrNone,
 } from '../arguments.js'
-import { out, print, printJson } from '../output.js'
+import { out, print, printJson, remark } from '../output.js'
 
 interface MountFlags {
   at?: string
@@ -24,8 +24,14 @@ interface MountFlags {
   workers?: number
   ringWait?: number
   transport?: 'auto' | 'device'
+  history?: 'none' | 'snapshots' | 'continuous'
+  historyDir?: string
+  historySize?: number
+  historyAge?: number | null
+  historyFull?: 'drop' | 'refuse'
   retainSize?: number | null
   retainAge?: number | null
+  hooks?: string
   force?: boolean
   foreground?: boolean
   json?: boolean
@@ -54,6 +60,26 @@ export function addMountCommands(program: Command): void {
     )
     .option('--retain-size <size>', 'journal size kept, or none (default: 64G)', sizeOrNone)
     .option('--retain-age <age>', 'journal age kept, or none (default: none)', durationOrNone)
+    .addOption(
+      new Option(
+        '--history <what>',
+        'what is kept of the past: the state at each snapshot, or at every moment (default: snapshots)',
+      ).choices(['none', 'snapshots', 'continuous']),
+    )
+    .option('--history-dir <dir>', 'where (default: with the state)')
+    .option('--history-size <size>', 'how much of it (default: 64G)', sizeArgument)
+    .option(
+      '--history-age <age>',
+      'how old moments of a continuous one get, or none',
+      durationOrNone,
+    )
+    .addOption(
+      new Option(
+        '--history-full <what>',
+        'when there is no room: drop the oldest moments, or refuse changes (default: drop)',
+      ).choices(['drop', 'refuse']),
+    )
+    .option('--hooks <dir>', "hooks for this volume's snapshots, or none (docs/HOOKS.md)")
     .option('--writeback', 'kernel write-back caching: faster small writes, see docs/SEMANTICS.md')
     .option('--no-writeback', 'write-through: each write is one change, in order (the default)')
     .option('--workers <n>', 'request threads (default: chosen by the data plane)', countArgument)
@@ -114,8 +140,13 @@ Examples:
     )
     .action(async (which: string, { force = false }: { force?: boolean }) => {
       const { config } = findVolume(which)
-      await new ControlClient(config.name).stop({ force })
+      const { inRingBytes } = await new ControlClient(config.name).stop({ force })
       print(`${out.bold(config.name)} unmounted; ${config.backing} is no longer protected`)
+      if (inRingBytes === 0) return
+      remark(
+        `the journal takes nothing: ${formatBytes(inRingBytes)} of changes stay in the ring, in memory. ` +
+          `Free space for it and mount ${config.name} again before this machine restarts.`,
+      )
     })
 }
 
@@ -139,8 +170,18 @@ function optionsOf(flags: MountFlags, command: Command): Partial<VolumeOptions> 
     ...(given('workers', flags.workers) ? { workers: flags.workers } : {}),
     ...(given('transport', flags.transport) ? { transport: flags.transport } : {}),
     ...(given('ringWait', flags.ringWait) ? { ringWaitMs: flags.ringWait } : {}),
+    ...(given('history', flags.history) ? { history: flags.history } : {}),
+    ...(given('historyDir', flags.historyDir)
+      ? { historyDirectory: resolveAhead(flags.historyDir) }
+      : {}),
+    ...(given('historySize', flags.historySize) ? { historyBytes: flags.historySize } : {}),
+    ...(given('historyAge', flags.historyAge) ? { historyAgeMs: flags.historyAge } : {}),
+    ...(given('historyFull', flags.historyFull) ? { historyFull: flags.historyFull } : {}),
     ...(given('retainSize', flags.retainSize) ? { retainBytes: flags.retainSize } : {}),
     ...(given('retainAge', flags.retainAge) ? { retainAgeMs: flags.retainAge } : {}),
+    ...(given('hooks', flags.hooks)
+      ? { hooks: flags.hooks === 'none' ? null : resolveAhead(flags.hooks) }
+      : {}),
   }
 }
 

@@ -1,11 +1,12 @@
 /** `holdfast peer token|add|list|remove` */
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { hostDirectory } from '../../daemon/places.js'
+import { groupExecDirectory, hostDirectory } from '../../daemon/places.js'
 import { hostName } from '../../lib/host-name.js'
 import { makeLogger, silentLogger } from '../../lib/log.js'
 import type { SshPeer } from '../../replication/peers.js'
-import { interruptSignal, out, print, printJson, remark, table } from '../output.js'
+import { fineDurationArgument } from '../arguments.js'
+import { interruptSignal, out, print, printJson, remark, table, usageError } from '../output.js'
 
 /** Loaded when needed: the certificate library takes longer than most commands run. */
 async function identityAndPeers() {
@@ -131,16 +132,44 @@ Examples:
       const { formatFingerprint } = await import('../../replication/identity.js')
       print(`this host  ${out.bold(hostName())}  ${formatFingerprint(identity.fingerprint)}`)
       if (list.length === 0) return print('no peers; introduce one: holdfast peer token --help')
-      const rows = list.map((each) =>
-        'ssh' in each
-          ? [out.bold(each.name), each.ssh.url, out.dim('known to ssh')]
+      const rows = list.map((each) => {
+        const far = each.oneWayMs ? `at least ${each.oneWayMs} ms away` : ''
+        return 'ssh' in each
+          ? [out.bold(each.name), each.ssh.url, out.dim('known to ssh'), far]
           : [
               out.bold(each.name),
               each.address ?? out.dim('connects to us'),
               formatFingerprint(each.fingerprint),
-            ],
-      )
+              far,
+            ]
+      })
       print(table([['PEER', 'ADDRESS', 'FINGERPRINT'].map((text) => out.dim(text)), ...rows]))
+    })
+
+  addAllow(peer)
+
+  peer
+    .command('distance')
+    .summary('how far away a host is at least')
+    .description(
+      'What a message takes at least, each way: light needs 1 ms for 200 km of fibre. A snapshot of a group ' +
+        'by schedule holds I/O for as long as the clock of a host is uncertain, which is half of the round ' +
+        'trip; what is known here is no part of it. Too much would break its proof: say less rather than more.',
+    )
+    .argument('<peer>', 'name of the peer')
+    .requiredOption(
+      '--at-least <time>',
+      'one way, as 19ms; 0ms takes it back',
+      fineDurationArgument,
+    )
+    .addHelpText(
+      'after',
+      '\nExample:\n  holdfast peer distance files2 --at-least 9.5ms   1,900 km of fibre',
+    )
+    .action(async (name: string, { atLeast }: { atLeast: number }) => {
+      const { peers } = await identityAndPeers()
+      peers.setDistance(name, atLeast)
+      print(`${out.bold(name)} is at least ${atLeast} ms away`)
     })
 
   peer
@@ -153,5 +182,58 @@ Examples:
       const { peers } = await identityAndPeers()
       peers.remove(name)
       print(`${out.bold(name)} is no peer any more`)
+    })
+}
+
+interface AllowFlags {
+  all?: boolean
+  exec?: string[]
+  restore?: boolean
+  restoreTo?: string
+}
+
+function addAllow(peer: Command): void {
+  peer
+    .command('allow')
+    .summary('let a host coordinate groups with volumes of this host')
+    .description(
+      'The peer may hold I/O of these volumes for a moment, and have snapshots of them taken, shown and ' +
+        'forgotten. To run programs here, and to bring moments back, has to be allowed beyond that. ' +
+        'Replaces what it was allowed before; without volumes it may nothing any more.',
+    )
+    .argument('<peer>', 'name of the peer')
+    .argument('[volume...]', 'names of volumes')
+    .option('--all', 'all volumes, also those to come')
+    .option(
+      '--exec <program>',
+      `it may run this one of ${groupExecDirectory()} on its snapshots; again for more`,
+      (text: string, before: string[] = []) => [...before, text],
+    )
+    .option('--restore', 'it may bring moments of these volumes back, in place')
+    .option('--restore-to <dir>', 'it may make copies of moments of these volumes below there')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  holdfast peer allow backup1 db mail
+  holdfast peer allow backup1 db --exec backup --restore-to /restore`,
+    )
+    .action(async (name: string, volumes: string[], flags: AllowFlags) => {
+      const { findVolume } = await import('../../daemon/registry.js')
+      const { peers } = await identityAndPeers()
+      const { all = false, exec: mayRun, restore, restoreTo } = flags
+      const mayCut = all ? ['*'] : volumes.map((each) => findVolume(each).config.name)
+      const copiesBelow = restoreTo === undefined ? undefined : resolve(restoreTo)
+      const further = { mayRun, mayRestore: restore, copiesBelow }
+      const given = Object.entries(further).filter(([, value]) => value !== undefined)
+      if (mayCut.length === 0 && given.length > 0) {
+        throw usageError('of which volumes?', 'Name them, or: --all')
+      }
+      peers.allow(name, { mayCut, ...Object.fromEntries(given) })
+      const what = all ? 'all volumes' : mayCut.join(', ') || 'nothing'
+      print(`${out.bold(name)} may hold and snapshot ${what}`)
+      if (mayRun !== undefined) print(`  and run ${mayRun.join(', ')} on snapshots`)
+      if (restore === true) print('  and bring moments back in place')
+      if (copiesBelow !== undefined) print(`  and make copies of moments below ${copiesBelow}`)
     })
 }

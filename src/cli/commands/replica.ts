@@ -1,16 +1,17 @@
-/** `holdfast replica serve|list|follow|feed` */
-import type { Command } from 'commander'
+/** `holdfast replica serve|list|follow|feed|history` */
+import { type Command, Option } from 'commander'
 import {
   feedReplica,
   followVolume,
+  ReplicaPastClient,
   replicaHostStatus,
   stopFeeding,
   stopFollowing,
 } from '../../daemon/replica-client.js'
 import type { HostedReplica, HostStatus } from '../../daemon/replica-host.js'
-import { formatCount, formatDuration } from '../../lib/format.js'
+import { formatBytes, formatCount, formatDuration } from '../../lib/format.js'
 import { hostName } from '../../lib/host-name.js'
-import { sizeArgument } from '../arguments.js'
+import { durationOrNone, sizeArgument } from '../arguments.js'
 import { interruptSignal, out, print, printJson, table, usageError } from '../output.js'
 import { connectionText, copyText, lagText, replicaText } from '../render-replicas.js'
 
@@ -23,6 +24,7 @@ export function addReplicaCommands(program: Command): void {
   addList(replica)
   addFollow(replica)
   addFeed(replica)
+  addHistory(replica)
 }
 
 function addServe(replica: Command): void {
@@ -221,6 +223,57 @@ Examples:
         to === undefined
           ? `${out.bold(name)} does not feed ${stop} any more`
           : `${out.bold(name)} feeds ${out.bold(to)}`,
+      )
+    })
+}
+
+interface HistoryFlags {
+  mode?: 'none' | 'continuous'
+  historySize?: number
+  historyAge?: number | null
+  json?: boolean
+}
+
+function addHistory(replica: Command): void {
+  replica
+    .command('history')
+    .summary('what is kept of the past of a replica')
+    .description(
+      'With `continuous` the replay keeps what every change replaces, so that the tree of the primary ' +
+        'can be seen as it was at any moment from then on: holdfast history mount. It costs this host ' +
+        'alone. Without options: says what is kept.',
+    )
+    .argument('<replica>', 'name of the replica (holdfast replica list)')
+    .addOption(
+      new Option(
+        '--mode <mode>',
+        'every change, or nothing; nothing forgets what was kept',
+      ).choices(['none', 'continuous']),
+    )
+    .option('--history-size <size>', 'how much of it (default: 64G)', sizeArgument)
+    .option('--history-age <age>', 'how old its moments get, or none', durationOrNone)
+    .option('--json', 'as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  holdfast replica history data --mode continuous --history-size 200G
+  holdfast history mount data /mnt/before --to-time 10m --replica`,
+    )
+    .action(async (name: string, flags: HistoryFlags) => {
+      const { mode, historySize, historyAge, json = false } = flags
+      const client = new ReplicaPastClient(name)
+      const change = { bytesMax: historySize, ageMs: historyAge }
+      if (mode === undefined && (historySize !== undefined || historyAge !== undefined)) {
+        throw usageError('--history-size and --history-age go with --mode continuous')
+      }
+      const status =
+        mode === undefined ? await client.history() : await client.change({ mode, ...change })
+      if (json) return printJson(status)
+      if (status.mode === 'none') return print(`${out.bold(name)} keeps nothing of its past`)
+      print(
+        `${out.bold(name)} keeps every change from seq ${formatCount(status.fromSeq ?? 0)} on: ` +
+          `${formatBytes(status.bytes)} of at most ${formatBytes(status.bytesMax)}`,
       )
     })
 }

@@ -5,6 +5,7 @@ use crate::{sys, Job};
 use std::ffi::CString;
 use std::io::Result;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 
 /// Bytes that an "existing" file holds before the run, and that a "new" one may grow to.
 const FILE_BYTES: u64 = 64 << 20;
@@ -54,6 +55,20 @@ impl Write {
     }
 }
 
+/// An "existing" file that was there before the run, and stays.
+pub fn prefill(job: &Job) -> Result<()> {
+    (0..job.threads).try_for_each(|index| fill(&written(job, index)))
+}
+
+fn written(job: &Job, index: usize) -> CString {
+    sys::c_path(&job.dir.join(format!("write{index}")))
+}
+
+fn is_filled(path: &CString) -> bool {
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()));
+    std::fs::metadata(path).is_ok_and(|meta| meta.len() == FILE_BYTES)
+}
+
 fn fill(path: &CString) -> Result<()> {
     let fd = sys::open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)?;
     let chunk = vec![0x5a_u8; 1 << 20];
@@ -77,7 +92,7 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(spec: &'a Write, path: CString, index: usize) -> Result<Self> {
-        if spec.existing {
+        if spec.existing && !is_filled(&path) {
             fill(&path)?;
         }
         let create = if spec.existing {
@@ -125,12 +140,13 @@ impl<'a> Writer<'a> {
 }
 
 pub fn write(job: &Job, spec: &Write) -> Result<Tally> {
-    let path = |index: usize| sys::c_path(&job.dir.join(format!("write{index}")));
+    let path = |index: usize| written(job, index);
+    let stays = spec.existing && is_filled(&path(0));
     let tally = measure_threads(job, |index| {
         let mut writer = Writer::new(spec, path(index), index)?;
         Ok(move || writer.batch())
     })?;
-    for index in 0..job.threads {
+    for index in (0..job.threads).filter(|_| !stays) {
         sys::unlink(&path(index))?;
     }
     Ok(tally)

@@ -30,6 +30,7 @@ pub struct Job {
 const USAGE: &str = "usage: fsbench WORKLOAD DIR [--seconds S] [--warmup S] [--threads N]
 
 workloads:
+  prefill                      write the file that an existing-file workload then finds, and leaves
   prepare                      write the read-only fixture that the warm and cold ones need
   {seq,rand}write4k-{wronly,rdwr}-{new,existing}
   seqwrite1m                   create-write4k-close   fsync4k
@@ -80,6 +81,7 @@ fn run(workload: &str, job: &Job) -> std::io::Result<Option<meter::Tally>> {
     let tally = match workload {
         "keepawake" => return awake::keep().map(|()| None),
         "prepare" => return fixture::prepare(&job.dir).map(|()| None),
+        "prefill" => return data::prefill(job).map(|()| None),
         "fsync4k" => data::fsync(job)?,
         "create-write4k-close" => names::create(job)?,
         "rename" => names::rename(job)?,
