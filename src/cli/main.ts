@@ -3,25 +3,10 @@
 import { Command, CommanderError } from 'commander'
 import { ExitCode } from '../lib/errors.js'
 import { VERSION } from '../lib/version.js'
-import { addBrowseCommand } from './commands/browse.js'
-import { addDiffCommand } from './commands/diff.js'
-import { addDoctorCommand } from './commands/doctor.js'
-import { addExecCommand } from './commands/exec.js'
-import { addGroupCommands } from './commands/group.js'
-import { addHistoryCommands } from './commands/history.js'
-import { addJournalCommands } from './commands/journal.js'
-import { addMountCommands } from './commands/mount.js'
-import { addPeerCommands } from './commands/peer.js'
-import { addRecaptureCommand } from './commands/recapture.js'
-import { addReplicaCommands } from './commands/replica.js'
-import { addReplicateCommands } from './commands/replicate.js'
-import { addRestoreCommand } from './commands/restore.js'
-import { addSnapshotCommands } from './commands/snapshot.js'
-import { addStatusCommands } from './commands/status.js'
-import { addVerifyCommands } from './commands/verify.js'
 import { exitOnClosedPipe, print, printJson, reportError } from './output.js'
+import { addCommands } from './parts.js'
 
-function buildProgram(): Command {
+async function buildProgram(called: string | undefined): Promise<Command> {
   const program = new Command('holdfast')
   program
     .description(
@@ -47,22 +32,8 @@ Examples:
   holdfast unmount data                stop protecting it
   holdfast doctor /srv/data            is this machine ready?`,
     )
-  addMountCommands(program)
-  addStatusCommands(program)
-  addJournalCommands(program)
-  addRecaptureCommand(program)
-  addSnapshotCommands(program)
-  addHistoryCommands(program)
-  addExecCommand(program)
-  addDiffCommand(program)
-  addRestoreCommand(program)
-  addBrowseCommand(program)
-  addPeerCommands(program)
-  addGroupCommands(program)
-  addReplicateCommands(program)
-  addVerifyCommands(program)
-  addReplicaCommands(program)
-  addDoctorCommand(program)
+  // `version` needs nothing but what is here.
+  if (!['version', '-V', '--version'].includes(called ?? '')) await addCommands(program, called)
   program
     .command('version')
     .description('the version of holdfast and of what it runs on')
@@ -84,7 +55,8 @@ function overrideExit(command: Command): void {
 
 exitOnClosedPipe()
 try {
-  await buildProgram().parseAsync()
+  const program = await buildProgram(process.argv[2])
+  await program.parseAsync()
 } catch (error) {
   if (error instanceof CommanderError) {
     // Commander has said what is wrong; help and version are no errors.

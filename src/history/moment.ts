@@ -5,9 +5,11 @@
  * Invariant: a text has one meaning or none. What could be meant otherwise (days before months, a day
  * without a time, a name that is a time as well) is refused with how to write it. Wraps `chrono-node`.
  */
-import { casual } from 'chrono-node'
+import { createRequire } from 'node:module'
 import { HoldfastError } from '../lib/errors.js'
 import { formatTime, parseDuration } from '../lib/format.js'
+
+const require = createRequire(import.meta.url)
 
 export type Moment =
   | { kind: 'now' }
@@ -121,6 +123,8 @@ function localTime(text: string, [y, mo, d, h, mi, s]: SixNumbers, ms: number): 
 
 /** What chrono reads, when it reads all of it, and only one moment. */
 function spokenTime(text: string, nowMs: number): number {
+  // 270 files: loaded when somebody writes a time in words.
+  const { casual } = require('chrono-node') as typeof import('chrono-node')
   const found = casual.parse(text, new Date(nowMs), { forwardDate: false })
   const [first] = found
   if (first === undefined) throw refused(text, 'it is no time, and no snapshot is called so')
