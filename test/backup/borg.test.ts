@@ -10,7 +10,7 @@ await backupTests(t, {
   // Only what the writers have in their two directories is read again.
   incremental: (said) => {
     const read = said.split('\n').filter((line) => /^[AMCE] /.test(line))
-    const others = read.filter((line) => !/(left|right)\/(pair|bank)-/.test(line))
+    const others = read.filter((line) => !/(left|right)\/(chain|bank)-/.test(line))
     return read.length > 0 && others.length === 0 ? '' : others.join('\n') || said
   },
 })

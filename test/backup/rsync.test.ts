@@ -2,7 +2,7 @@
 import t from 'tap'
 import { backupTests } from '../harness/backup.js'
 
-/** Files of the writers: 4 pairs and 2 banks. */
+/** Files of the writers: 4 chains of two and 2 banks. */
 const WRITTEN_FILES = 28
 
 await backupTests(t, {
