@@ -59,10 +59,12 @@ export function statusText(status: Status): string {
 }
 
 /** How far replicas may apply, and whether anything is shipped. */
-function horizonText({ group, seq, frozen }: NonNullable<Status['horizon']>): string {
+function horizonText(horizon: NonNullable<Status['horizon']>): string {
+  const { group, seq, frozen, heldMs } = horizon
   const text = `seq ${formatCount(seq)}, by group ${group.name} of ${group.coordinator}`
   if (frozen === null) return text
-  return `${text}; ${out.red(`frozen since ${frozen.since}: ${frozen.why}`)}`
+  const held = heldMs === 0 ? '' : `; applications held for ${formatDuration(heldMs * 1e6)} at most`
+  return `${text}; ${out.red(`frozen since ${frozen.since}: ${frozen.why}${held}`)}`
 }
 
 function stateText({ state }: Status): string {

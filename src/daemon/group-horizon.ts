@@ -89,13 +89,19 @@ export async function takeServing(group: string): Promise<{ close(): unknown }> 
   }
 }
 
+export interface FreezeOptions extends GroupOptions {
+  why: string
+  /** For how long applications are held at most, unless the group is thawed before; 0: not. ms. */
+  holdApplicationsMs?: number
+}
+
 /** Stops shipping at all members, where the replicas are. GROUP_NOT_FOUND, GROUP_NO_HORIZON. */
 export async function freezeGroup(
   name: string,
-  { why, ...options }: { why: string } & GroupOptions,
+  { why, holdApplicationsMs = 0, ...options }: FreezeOptions,
 ): Promise<Untold[]> {
   const group = new Groups(hostDirectory()).get(name)
-  const frozen = { since: new Date().toISOString(), why }
+  const frozen = { since: new Date().toISOString(), why, holdMs: holdApplicationsMs }
   await changeHorizon(name, (state) => {
     const known = requireHorizon(name, state)
     if (known.frozen !== null) return undefined

@@ -41,6 +41,8 @@ export interface HorizonServerOptions {
   maxHoldMs: number
   /** A copy that gets no further for so long has failed. */
   copyTimeoutMs: number
+  /** For how long applications are held when a copy has failed; 0: not. */
+  holdApplicationsMs: number
   log: Logger
 }
 
@@ -81,13 +83,14 @@ export class HorizonServer {
 
   async #serve(): Promise<void> {
     const signal = this.#signal
-    const { group, intervalMs, copyTimeoutMs } = this.#options
+    const { group, intervalMs, copyTimeoutMs, holdApplicationsMs } = this.#options
+    const times = { intervalMs, copyTimeoutMs, holdApplicationsMs }
     await changeHorizon(group, (state) => {
       if (state !== undefined) return undefined
       return { version: 1, revision: 1, horizon: null, before: null, frozen: null }
     })
     const { revision, horizon, frozen } = this.#state()
-    this.#log.info({ revision, horizon, frozen, intervalMs, copyTimeoutMs }, 'serving')
+    this.#log.info({ revision, horizon, frozen, ...times }, 'serving')
     this.#meet()
     const judge = setInterval(() => void this.#judge(), JUDGE_MS)
     try {
@@ -238,7 +241,8 @@ export class HorizonServer {
     this.#wasFrozen = state.frozen !== null
     const why = state.frozen === null ? this.#copying.failure(now) : undefined
     if (why === undefined) return
-    const frozen = { since: new Date().toISOString(), why }
+    const holdMs = this.#options.holdApplicationsMs
+    const frozen = { since: new Date().toISOString(), why, holdMs }
     try {
       const changed = await changeHorizon(this.#options.group, (known) => {
         if (known === undefined || known.frozen !== null) return undefined

@@ -41,6 +41,15 @@ export type HorizonOrder = z.infer<typeof VolumeHorizonSchema>
 export interface HorizonStatus extends HorizonOrder {
   /** When the coordinator was heard last; null: not since the daemon started. */
   heard: string | null
+  /** For how long changes of applications will be held at most; 0: they are not. */
+  heldMs: number
+}
+
+/** Changes of applications, as the data plane holds them. */
+export interface ChangesHold {
+  /** From now on, for so long at most; 0: not any more. */
+  hold(maxMs: number): void
+  leftMs(): number
 }
 
 /** What is waited for before an answer, for `waitMs` at most. */
@@ -61,19 +70,22 @@ export interface HorizonReply {
 export class VolumeHorizon {
   readonly #path: string
   readonly #volume: string
+  readonly #changes: ChangesHold
   #order: HorizonOrder | undefined
   #heard: Date | undefined
 
   /** UNKNOWN_FORMAT: without it replicas might be told too much. */
-  constructor(volume: string, stateDirectory: string) {
+  constructor(volume: string, stateDirectory: string, changes: ChangesHold) {
     this.#volume = volume
+    this.#changes = changes
     this.#path = join(stateDirectory, FILE)
     this.#order = existsSync(this.#path) ? read(this.#path) : undefined
   }
 
   get status(): HorizonStatus | null {
     if (this.#order === undefined) return null
-    return { ...this.#order, heard: this.#heard?.toISOString() ?? null }
+    const heard = this.#heard?.toISOString() ?? null
+    return { ...this.#order, heard, heldMs: this.#changes.leftMs() }
   }
 
   /** undefined: replicas may apply all that they get. */
@@ -103,6 +115,7 @@ export class VolumeHorizon {
     }
     writeFileDurably(this.#path, `${JSON.stringify({ version: 1, ...order }, null, 2)}\n`)
     this.#order = order
+    this.#changes.hold(order.frozen?.holdMs ?? 0)
     return true
   }
 
@@ -112,6 +125,7 @@ export class VolumeHorizon {
     if (group !== undefined) this.#requireOwn(this.#order, group)
     rmSync(this.#path, { force: true })
     this.#order = undefined
+    this.#changes.hold(0)
     return true
   }
 

@@ -49,7 +49,10 @@ export function startParts(
   const { config, stateDirectory } = volume
   const uuid = parseUuid(config.uuid) ?? Buffer.alloc(16)
   const stored = readReplicas(stateDirectory)
-  const horizon = new VolumeHorizon(config.name, stateDirectory)
+  const horizon = new VolumeHorizon(config.name, stateDirectory, {
+    hold: (maxMs) => native.holdChanges(handle, maxMs),
+    leftMs: () => native.changesHeldMs(handle),
+  })
   const retention = retentionOf(volume)
   let onCommitted: (seq: bigint) => void = () => {}
   const chores = new Chores()

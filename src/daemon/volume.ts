@@ -350,6 +350,8 @@ export class ProtectedVolume {
 
   async #stop(force: boolean): Promise<Stopped> {
     await this.#unmount(force)
+    // Whoever is held has asked before the mount went, and is answered.
+    native.holdChanges(this.#parts.handle, 0)
     this.#state = 'stopping'
     for (const timer of this.#timers) clearInterval(timer)
     await this.#schedules.close()

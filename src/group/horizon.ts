@@ -10,6 +10,7 @@ import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileDurably } from '../lib/files.js'
+import { APPLICATION_HOLD_MS_MAX } from '../lib/limits.js'
 import { readStored } from '../lib/stored.js'
 
 const FILE = 'horizon.json'
@@ -18,6 +19,8 @@ export const FrozenSchema = z.strictObject({
   since: z.iso.datetime(),
   /** Who or what asked for it. */
   why: z.string().max(4096),
+  /** For how long applications are held, from `since` where it is kept, from now where it is told; 0: not. */
+  holdMs: z.int().min(0).max(APPLICATION_HOLD_MS_MAX).default(0),
 })
 export type Frozen = z.infer<typeof FrozenSchema>
 
@@ -61,9 +64,14 @@ export type ReportedReplica = z.infer<typeof ReportedReplicaSchema>
 /** Where the tree of a replica is: at the horizon, before it, beyond all of them, or nowhere. */
 export type Stands = 'at' | 'before' | 'behind' | 'beyond' | 'baseline'
 
-/** What the hosts are told of it. */
-export function orderOf({ revision, frozen, horizon }: GroupHorizon) {
-  return { revision, frozen, seqs: horizon?.seqs ?? {} }
+/** What the hosts are told of it now: who hears late holds applications for what is left. */
+export function orderOf({ revision, frozen, horizon }: GroupHorizon, now = Date.now()) {
+  return { revision, frozen: frozen && leftOf(frozen, now), seqs: horizon?.seqs ?? {} }
+}
+
+function leftOf(frozen: Frozen, now: number): Frozen {
+  const gone = Math.max(0, now - Date.parse(frozen.since))
+  return { ...frozen, holdMs: Math.max(0, frozen.holdMs - gone) }
 }
 
 /** Durable, at the coordinator. */

@@ -293,6 +293,10 @@ export interface Native extends NativeHistory {
   acknowledged(handle: number, ackClass: number, seq: bigint): void
   /** Changes are slowed down, each by a bounded time, or not any more. */
   slowWriters(handle: number, on: boolean): void
+  /** Changes are held for `maxMs` at most, by a watchdog in the data path; 0: not any more. */
+  holdChanges(handle: number, maxMs: number): void
+  /** For how long they will be held at most; 0: they are not. */
+  changesHeldMs(handle: number): number
   ackReport(handle: number): AckReport
   /** The journal cannot take frames now (errno, e.g. 28): waiting fsyncs fail with it. 0 clears. */
   journalFailed(handle: number, errno: number): void

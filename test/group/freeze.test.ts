@@ -4,6 +4,7 @@
  * the replicas settle at one instant; thawed, all catch up. With the group off the same check of the same
  * trees fails.
  */
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -142,6 +143,52 @@ await t.test('freeze: a host is cut off, and its coordinator is frozen by hand',
   t.equal(brokenInTrees(shop.trees, CHAINS), 0, 'frozen by hand they do, too')
   t.match(await shop.group('show'), /frozen since .*: by hand/)
   await shop.group('thaw')
+  await endChains(chains)
+  await requireEqual(t as Tap)
+})
+
+await t.test('freeze: applications are held, where that is asked for', async (t) => {
+  const chains = await startChains(members, CHAINS, PACE)
+  const requireHeld = async (when: string) => {
+    const before = await captured()
+    await sleep(1_000)
+    t.same(await captured(), before, `${when}: nothing is changed on any host`)
+    const names = members.map(({ dir }) => readdirSync(dir))
+    t.ok(
+      names.every((each) => each.length > 0),
+      `${when}: reading goes on`,
+    )
+  }
+  const goOn = async (since: readonly number[], when: string) => {
+    const moved = async () => (await captured()).every((seq, n) => seq > (since[n] ?? 0))
+    await until(moved, `applications to go on ${when}`, WAIT_MS)
+  }
+  const said = await shop.group('freeze', '--hold-applications', '60s')
+  t.match(said, /applications are held for 1 min 0 s at most/)
+  await requireHeld('by hand')
+  t.ok(Number((await statusOf(one)).horizon?.heldMs) > 40_000, 'status tells it')
+  let since = await captured()
+  await shop.group('thaw')
+  await goOn(since, 'with the thaw')
+
+  await shop.group('freeze', '--hold-applications', '10s')
+  await shop.stop('SIGKILL')
+  await requireHeld('nobody serves')
+  since = await captured()
+  await goOn(since, 'by themselves')
+  t.ok(await frozen(), 'it is frozen all the same')
+  t.equal((await statusOf(two)).horizon?.heldMs, 0)
+  await shop.group('thaw')
+
+  shop.start('--hold-applications', '60s')
+  await one.host.setMute(vault, true)
+  await until(async () => (await frozen()) !== null, 'the group to freeze', WAIT_MS)
+  await until(async () => Number((await statusOf(two)).horizon?.heldMs) > 0, 'all to be told')
+  await requireHeld('a copy has failed')
+  await one.host.setMute(vault, false)
+  since = await captured()
+  await shop.group('thaw')
+  await goOn(since, 'with the thaw')
   await endChains(chains)
   await requireEqual(t as Tap)
 })

@@ -94,15 +94,24 @@ t.test('horizon: a volume goes on from what it was told last', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-horizon-'))
   t.teardown(() => rmSync(directory, { recursive: true }))
   const group = { id: randomUUID(), name: 'shop', coordinator: 'hub' }
-  const open = () => new VolumeHorizon('data', directory)
+  const holds: number[] = []
+  const changes = {
+    hold: (maxMs: number) => void holds.push(maxMs),
+    leftMs: () => holds.at(-1) ?? 0,
+  }
+  const open = () => new VolumeHorizon('data', directory, changes)
   const horizon = open()
   t.equal(horizon.seq, undefined, 'without one, replicas apply everything')
   const order = { group, revision: 1, seq: 0, frozen: null }
   t.ok(horizon.set(order))
   t.notOk(horizon.set(order), 'nothing new')
   t.equal(horizon.seq, 0n)
-  const frozen = { since: new Date().toISOString(), why: 'on request' }
-  t.ok(horizon.set({ ...order, revision: 3, seq: 7, frozen }))
+  const frozen = { since: new Date().toISOString(), why: 'on request', holdMs: 500 }
+  const freeze = { ...order, revision: 3, seq: 7, frozen }
+  t.ok(horizon.set(freeze))
+  t.notOk(horizon.set(freeze))
+  t.same(holds, [0, 500], 'what is told again holds nobody again')
+  t.equal(horizon.status?.heldMs, 500)
   t.equal(
     codeOf(() => horizon.set({ ...order, revision: 2, seq: 9 })),
     'GROUP_STALE',
@@ -118,11 +127,13 @@ t.test('horizon: a volume goes on from what it was told last', async (t) => {
   )
   const again = open()
   t.same([again.seq, again.frozen], [7n, true])
+  t.same(holds, [0, 500], 'a daemon that starts anew holds nobody')
   t.equal(
     codeOf(() => again.leave(other.id)),
     'GROUP_OTHER',
   )
   t.ok(again.leave(group.id))
+  t.equal(holds.at(-1), 0, 'nobody is held by a group that was left')
   t.notOk(existsSync(join(directory, 'horizon.json')))
   t.equal(open().seq, undefined)
   writeFileSync(join(directory, 'horizon.json'), '{"version":2}')

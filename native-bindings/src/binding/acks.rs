@@ -65,6 +65,21 @@ pub fn slow_writers(handle: u32, on: bool) -> Result<(), JsError> {
     Ok(())
 }
 
+/// Changes are held for so long at most; 0: not any more. For milliseconds.
+#[napi]
+pub fn hold_changes(handle: u32, max_ms: u32) -> Result<(), JsError> {
+    let most = (max_ms > 0).then(|| Duration::from_millis(u64::from(max_ms)));
+    registry::get(handle)?.volume.acks.hold(most);
+    Ok(())
+}
+
+/// Milliseconds for which changes will be held at most; 0: they are not.
+#[napi]
+pub fn changes_held_ms(handle: u32) -> Result<u32, JsError> {
+    let left = registry::get(handle)?.volume.acks.held_for();
+    Ok(left.map_or(0, |left| left.as_millis().max(1) as u32))
+}
+
 #[napi(object)]
 pub struct AckReport {
     pub late: BigInt,

@@ -7,7 +7,7 @@
 //! Invariant: a wait ends at its class's deadline, the control plane alive or not; without
 //! replicas that are waited for, a request costs one relaxed load.
 
-use super::limits::{ACK_CLASSES_MAX, SLOW_WAIT_MAX};
+use super::limits::{ACK_CLASSES_MAX, APPLICATION_HOLD_MAX, SLOW_WAIT_MAX};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +21,10 @@ pub mod point {
     pub const EVERY_OP: u32 = 8;
     /// An asynchronous replica lags too far behind: changes wait a little.
     pub const SLOW: u32 = 16;
+    /// The volume's group is frozen, and is to hold applications: changes wait.
+    pub const HELD: u32 = 32;
+    /// What is no matter of `Policy`.
+    pub const OWN: u32 = SLOW | HELD;
 }
 
 const MODE_WAIT: u32 = 1;
@@ -70,9 +74,13 @@ pub struct Acks {
     /// Bits of the classes in use.
     in_use: AtomicU32,
     classes: [Class; ACK_CLASSES_MAX],
+    /// Until when changes are held at most, while `point::HELD` is set.
+    held_until: Mutex<Option<Instant>>,
     lock: Mutex<()>,
     changed: Condvar,
     eased: Condvar,
+    /// Goes with `held_until`.
+    released: Condvar,
     /// Waits that ended by their own deadline.
     pub late: AtomicU64,
 }
@@ -113,8 +121,9 @@ impl Acks {
         self.in_use.store(bits, Ordering::SeqCst);
         *rules = policy.rules;
         self.close.store(policy.close, Ordering::SeqCst);
-        let slow = self.points.load(Ordering::SeqCst) & point::SLOW;
-        self.points.store(policy.points & !point::SLOW | slow, Ordering::SeqCst);
+        // What `slow` and `hold` change at the same time must not be lost.
+        self.points.fetch_or(policy.points & !point::OWN, Ordering::SeqCst);
+        self.points.fetch_and(policy.points | point::OWN, Ordering::SeqCst);
         self.generation.fetch_add(1, Ordering::SeqCst);
         drop((rules, guard));
         self.changed.notify_all();
@@ -139,6 +148,41 @@ impl Acks {
             self.points.fetch_and(!point::SLOW, Ordering::SeqCst);
             drop(self.lock.lock());
             self.eased.notify_all();
+        }
+    }
+
+    /// Changes are held from now on, for so long at most; `None`: not any more.
+    pub fn hold(&self, most: Option<Duration>) {
+        let mut until = self.held_until.lock();
+        *until = most.map(|most| Instant::now() + most.min(APPLICATION_HOLD_MAX));
+        if until.is_some() {
+            self.points.fetch_or(point::HELD, Ordering::SeqCst);
+        } else {
+            self.points.fetch_and(!point::HELD, Ordering::SeqCst);
+        }
+        drop(until);
+        self.released.notify_all();
+    }
+
+    /// How long changes will be held at most; `None`: they are not.
+    pub fn held_for(&self) -> Option<Duration> {
+        let until = (*self.held_until.lock())?;
+        until.checked_duration_since(Instant::now())
+    }
+
+    /// Waits while changes are held: until that ends, or its time is over, the control plane alive or not.
+    pub fn wait_while_held(&self) {
+        let mut until = self.held_until.lock();
+        while let Some(deadline) = *until {
+            if !self.released.wait_until(&mut until, deadline).timed_out() {
+                continue;
+            }
+            // A longer hold may have begun meanwhile.
+            if until.is_some_and(|until| until <= Instant::now()) {
+                *until = None;
+                self.points.fetch_and(!point::HELD, Ordering::SeqCst);
+                self.released.notify_all();
+            }
         }
     }
 
@@ -301,5 +345,31 @@ mod tests {
         acks.slow(false);
         acks.ease();
         assert_eq!(acks.points() & point::SLOW, 0);
+    }
+
+    #[test]
+    fn held_changes_go_on_when_the_hold_ends_or_its_time_is_over() {
+        let acks = acks(vec![class(0, 0, false, 0)]);
+        acks.hold(Some(Duration::from_millis(50)));
+        acks.set(Policy { classes: vec![class(0, 0, false, 0)], ..Default::default() });
+        assert_ne!(acks.points() & point::HELD, 0, "a policy does not end it");
+        let begun = Instant::now();
+        acks.wait_while_held();
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+        assert_eq!((acks.points() & point::HELD, acks.held_for()), (0, None));
+
+        acks.hold(Some(Duration::from_secs(60)));
+        std::thread::scope(|s| {
+            let waiter = s.spawn(|| acks.wait_while_held());
+            std::thread::sleep(Duration::from_millis(30));
+            // Anew, and longer than what the waiter knows.
+            acks.hold(Some(Duration::from_secs(600)));
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(!waiter.is_finished());
+            acks.hold(None);
+            assert!(waiter.join().is_ok());
+        });
+        assert_eq!(acks.points() & point::HELD, 0);
+        acks.wait_while_held();
     }
 }

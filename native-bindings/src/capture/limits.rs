@@ -18,6 +18,8 @@ pub const FLUSH_WAIT_MAX: Duration = Duration::from_secs(60);
 pub const ACK_CLASSES_MAX: usize = 32;
 /// Longest time by which one change is slowed down while a replica lags too far behind.
 pub const SLOW_WAIT_MAX: Duration = Duration::from_millis(1000);
+/// Longest time for which a frozen group holds changes.
+pub const APPLICATION_HOLD_MAX: Duration = Duration::from_secs(600);
 /// How often a member of a cut that waits for the others looks whether one has given up.
 pub const MEETING_POLL: Duration = Duration::from_millis(10);
 /// How often one that stays at rest looks whether it may go on: a part of every such hold.

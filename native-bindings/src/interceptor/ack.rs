@@ -40,13 +40,13 @@ fn points_of(r: &Request) -> u32 {
     match r.header.opcode {
         k::FSYNC | k::FSYNCDIR | k::SYNCFS => point::FSYNC,
         k::FLUSH => point::CLOSE,
-        k::RENAME | k::RENAME2 => point::RENAME | point::EVERY_OP | point::SLOW,
+        k::RENAME | k::RENAME2 => point::RENAME | point::EVERY_OP | point::OWN,
         k::WRITE => match read_pod::<WriteIn>(r.fixed) {
             Ok(arg) if arg.write_flags & k::WRITE_CACHE != 0 => 0,
             Ok(arg) if arg.flags as i32 & libc::O_DSYNC != 0 => {
-                point::FSYNC | point::EVERY_OP | point::SLOW
+                point::FSYNC | point::EVERY_OP | point::OWN
             }
-            _ => point::EVERY_OP | point::SLOW,
+            _ => point::EVERY_OP | point::OWN,
         },
         k::SETATTR
         | k::SYMLINK
@@ -59,8 +59,8 @@ fn points_of(r: &Request) -> u32 {
         | k::FALLOCATE
         | k::COPY_FILE_RANGE
         | k::SETXATTR
-        | k::REMOVEXATTR => point::EVERY_OP | point::SLOW,
-        k::IOCTL => point::EVERY_OP,
+        | k::REMOVEXATTR => point::EVERY_OP | point::OWN,
+        k::IOCTL => point::EVERY_OP | point::HELD,
         _ => 0,
     }
 }
@@ -79,10 +79,13 @@ impl Volume {
             return self.dispatch(w, r);
         }
         points &= points_of(r);
+        if points & point::HELD != 0 {
+            self.acks.wait_while_held();
+        }
         if points & point::SLOW != 0 {
             self.acks.ease();
         }
-        if points & !point::SLOW == 0 {
+        if points & !point::OWN == 0 {
             return self.dispatch(w, r);
         }
         let places = self.places(r)?;

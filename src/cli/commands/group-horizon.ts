@@ -4,6 +4,7 @@ import type { HorizonView, MemberAt, ReplicaAt, Untold } from '../../daemon/grou
 import { formatCount, formatDuration } from '../../lib/format.js'
 import { hostName } from '../../lib/host-name.js'
 import {
+  APPLICATION_HOLD_MS_MAX,
   COPY_TIMEOUT_MS_DEFAULT,
   HOLD_MS_MAX,
   HORIZON_HOLD_MS_DEFAULT,
@@ -19,6 +20,7 @@ interface ServeFlags {
   interval?: number
   maxHold?: number
   copyTimeout?: number
+  holdApplications?: number
   off?: boolean
 }
 
@@ -65,6 +67,11 @@ function addServe(group: Command): void {
       `a copy that gets no further for so long has failed (default: ${COPY_TIMEOUT_MS_DEFAULT / 1000}s)`,
       durationArgument,
     )
+    .option(
+      '--hold-applications <time>',
+      'when a copy fails, hold changes on all members until a thaw, for so long at most (default: not)',
+      durationArgument,
+    )
     .option('--off', 'no horizon any more: replicas apply everything; then end')
     .addHelpText('after', '\nExample:\n  holdfast group serve shop --interval 500ms')
     .action(async (name: string, flags: ServeFlags) => {
@@ -82,6 +89,7 @@ async function serve(group: string, flags: ServeFlags): Promise<void> {
     interval: intervalMs = HORIZON_INTERVAL_MS_DEFAULT,
     maxHold: maxHoldMs = HORIZON_HOLD_MS_DEFAULT,
     copyTimeout: copyTimeoutMs = COPY_TIMEOUT_MS_DEFAULT,
+    holdApplications: holdApplicationsMs = 0,
   } = flags
   if (intervalMs < HORIZON_INTERVAL_MS_MIN) {
     throw usageError(`--interval is at least ${HORIZON_INTERVAL_MS_MIN}ms`)
@@ -89,13 +97,20 @@ async function serve(group: string, flags: ServeFlags): Promise<void> {
   if (maxHoldMs < 1 || maxHoldMs > HOLD_MS_MAX) {
     throw usageError(`--max-hold is 1 to ${HOLD_MS_MAX} ms`)
   }
+  requireHold(holdApplicationsMs)
   const { HorizonServer } = await import('../../daemon/horizon-server.js')
   const { makeLogger } = await import('../../lib/log.js')
   const log = makeLogger({ fd: 2, base: { role: 'group' } })
   const signal = interruptSignal()
-  await HorizonServer.run({ group, intervalMs, maxHoldMs, copyTimeoutMs, log }, signal)
+  const times = { intervalMs, maxHoldMs, copyTimeoutMs, holdApplicationsMs }
+  await HorizonServer.run({ group, ...times, log }, signal)
   log.info('stopped in order')
   process.exit(0)
+}
+
+function requireHold(holdMs: number): void {
+  if (holdMs <= APPLICATION_HOLD_MS_MAX) return
+  throw usageError(`--hold-applications is at most ${APPLICATION_HOLD_MS_MAX / 60_000}m`)
 }
 
 function addFreeze(group: Command): void {
@@ -104,14 +119,26 @@ function addFreeze(group: Command): void {
     .summary('stop shipping at all members; applications go on')
     .description(
       'Replicas stay at the commit horizon; journals keep what is not shipped, up to --hold of each ' +
-        'replica. It stays so over restarts, until `holdfast group thaw`.',
+        'replica. It stays so over restarts, until `holdfast group thaw`. With --hold-applications, whoever ' +
+        'changes a member waits until then, or until that time is over.',
     )
     .argument('<name>')
     .option('--why <text>', 'a note, shown with it', 'on request')
-    .action(async (name: string, { why }: { why: string }) => {
+    .option(
+      '--hold-applications <time>',
+      'hold changes on all members, for so long at most',
+      durationArgument,
+    )
+    .action(async (name: string, flags: { why: string; holdApplications?: number }) => {
+      const { why, holdApplications: holdApplicationsMs = 0 } = flags
+      requireHold(holdApplicationsMs)
       const { freezeGroup } = await daemon()
-      const untold = await freezeGroup(name, { why, signal: interruptSignal() })
-      print(`${out.bold(name)} is frozen`)
+      const untold = await freezeGroup(name, { why, holdApplicationsMs, signal: interruptSignal() })
+      const held =
+        holdApplicationsMs === 0
+          ? ''
+          : `; applications are held for ${formatDuration(holdApplicationsMs * 1e6)} at most`
+      print(`${out.bold(name)} is frozen${held}`)
       tellUntold(untold)
     })
   group
