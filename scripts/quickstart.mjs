@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const cli = join(root, 'dist/src/cli/main.js')
+const cli = join(root, 'dist/program/cli/main.js')
 const treecmp = join(root, 'test/tools/target/release/treecmp')
 const home = fs.mkdtempSync(join(tmpdir(), 'holdfast-quickstart-'))
 const data = join(home, 'data')

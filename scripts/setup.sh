@@ -108,10 +108,11 @@ fi
 # A source that is gone must not leave its output behind: a deleted test would still run.
 sources="$(find src test -name '*.ts' | sort | sha256sum)"
 if [ "$(cat dist/.sources 2>/dev/null)" != "$sources" ]; then rm -rf dist; fi
-if stale dist/.built src test tsconfig.json; then
+if stale dist/.built src test tsconfig.json || [ scripts/bundle.mjs -nt dist/.built ]; then
   say "compiling TypeScript"
   node_modules/.bin/tsc -p tsconfig.json
-  chmod +x dist/src/cli/main.js
+  node scripts/bundle.mjs
+  chmod +x dist/program/cli/main.js
   printf '%s\n' "$sources" >dist/.sources
   touch dist/.built
 fi

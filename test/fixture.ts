@@ -22,7 +22,7 @@ import { HoldfastError, type MountOptions, mount, open, type Volume } from '../s
 import { readMounts } from '../src/lib/mountinfo.js'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-export const CLI = join(ROOT, 'dist/src/cli/main.js')
+export const CLI = join(ROOT, 'dist/program/cli/main.js')
 const TREECMP = join(ROOT, 'test/tools/target/release/treecmp')
 const TEST_ROOT = process.env.HOLDFAST_TEST_ROOT ?? '/dev/shm'
 const WAIT_MS = 20_000

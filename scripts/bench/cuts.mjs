@@ -1,7 +1,7 @@
 // `cuts.mjs COUNT VOLUME...`: takes so many snapshots of the volumes, one after the other, and prints how
 // long each held I/O and how long it took, ms, as JSON. Runs where the volumes are.
 
-import { createSnapshot, destroySnapshot } from '../../dist/src/index.js'
+import { createSnapshot, destroySnapshot } from '../../dist/program/lib/index.js'
 import { heldNs } from '../../dist/src/snapshot/certificate.js'
 
 const [count = '1', ...volumes] = process.argv.slice(2)

@@ -34,7 +34,7 @@ Measures holdfast against native XFS and other FUSE file systems in one run. Nee
   --rounds N         rounds; the table shows medians (default 3)
   --seconds S        timed seconds per workload, target and round (default 1)
   --awake            keep the CPUs from halting, with idle-priority spinners (see BENCHMARKS.md)
-  --holdfast CMD     the holdfast command (default "node dist/src/cli/main.js")
+  --holdfast CMD     the holdfast command (default "node dist/program/cli/main.js")
   --dir DIR          where the XFS image is made (default: the temporary directory)
   --state DIR        the journal's place (default: on the same XFS image)
   --json FILE        also write the results to FILE
@@ -53,7 +53,7 @@ function options() {
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       awake: { type: 'boolean', default: false },
-      holdfast: { type: 'string', default: 'node dist/src/cli/main.js' },
+      holdfast: { type: 'string', default: 'node dist/program/cli/main.js' },
       dir: { type: 'string', default: os.tmpdir() },
       state: { type: 'string' },
       json: { type: 'string' },

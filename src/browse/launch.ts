@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { browseDirectory } from '../daemon/places.js'
+import { programUrl } from '../lib/code.js'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import { BROWSE_START_MS_MAX, BROWSE_THREADS } from '../lib/limits.js'
 import { browseLogPath } from './place.js'
@@ -14,7 +15,7 @@ export type BrowseReply = { kind: 'ready'; pid: number } | { kind: 'failed'; err
 export async function launchBrowse(path: string): Promise<number> {
   mkdirSync(browseDirectory(), { recursive: true, mode: 0o755 })
   const log = openSync(browseLogPath(path), 'a', 0o600)
-  const script = fileURLToPath(new URL('./main.js', import.meta.url))
+  const script = fileURLToPath(programUrl('browse/main'))
   const child = spawn(process.execPath, [script, path], {
     cwd: '/',
     detached: true,

@@ -3,6 +3,7 @@
  * sync or a re-capture takes its time. One worker; calls run in order.
  */
 import { Worker } from 'node:worker_threads'
+import { programUrl } from '../lib/code.js'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import type { Native } from '../lib/native.js'
 
@@ -32,7 +33,7 @@ export class Chores {
   #nextId = 1
 
   constructor() {
-    this.#worker = new Worker(new URL('./chores-worker.js', import.meta.url), { name: 'chores' })
+    this.#worker = new Worker(programUrl('capture/chores-worker'), { name: 'chores' })
     this.#worker.on('message', (reply: ChoreReply) => this.#waiting.get(reply.id)?.(reply))
     this.#worker.on('error', (cause) => {
       for (const [id, settle] of this.#waiting) {

@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads'
 import type { JournalMeta } from '../journal/meta.js'
 import type { PruneResult, Retention } from '../journal/prune.js'
+import { programUrl } from '../lib/code.js'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import { native } from '../lib/native.js'
 import type { DrainMessage, DrainOptions, DrainReport, DrainRequest } from './messages.js'
@@ -34,7 +35,7 @@ export class Drain {
 
   constructor(options: DrainOptions, events: DrainEvents) {
     this.#handle = options.handle
-    this.#worker = new Worker(new URL('./drain-worker.js', import.meta.url), {
+    this.#worker = new Worker(programUrl('capture/drain-worker'), {
       name: 'drain',
       workerData: options,
     })

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { programUrl } from '../lib/code.js'
 import { type ErrorReport, HoldfastError } from '../lib/errors.js'
 import { removeEmpty } from '../lib/files.js'
 import { START_TIMEOUT_MS } from '../lib/limits.js'
@@ -41,7 +42,7 @@ export async function launchDaemon(request: LaunchRequest): Promise<Launched> {
   const { stateDirectory, config } = request.volume
   mkdirSync(stateDirectory, { recursive: true, mode: 0o700 })
   const log = openSync(logPath(stateDirectory), 'a', 0o600)
-  const script = fileURLToPath(new URL('./main.js', import.meta.url))
+  const script = fileURLToPath(programUrl('daemon/main'))
   // Detached is setsid(2): no terminal's signal reaches it. The title names the volume in ps.
   const child = spawn(process.execPath, [script, config.name], {
     cwd: '/',

@@ -8,6 +8,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
+import { programUrl } from '../lib/code.js'
 import { type ErrorReport, toHoldfastError } from '../lib/errors.js'
 import { SCHEDULE_END_MS, SCHEDULE_LOOK_MS, SCHEDULE_RUN_MS_MAX } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
@@ -189,7 +190,7 @@ export class Scheduler {
 }
 
 function forkRun(): ChildProcess {
-  const script = fileURLToPath(new URL('./scheduled.js', import.meta.url))
+  const script = fileURLToPath(programUrl('daemon/scheduled'))
   // A group of its own: a signal to the daemon's is not one to it. Its log is the daemon's.
   return fork(script, { cwd: '/', detached: true, stdio: ['ignore', 'ignore', 2, 'ipc'] })
 }

@@ -7,6 +7,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { programUrl } from '../lib/code.js'
 import { type ErrorCode, HoldfastError, toHoldfastError } from '../lib/errors.js'
 import {
   checkFrame,
@@ -134,7 +135,7 @@ export interface VerifyOptions {
  */
 export async function verifyJournal(options: VerifyOptions): Promise<VerifyReport> {
   const { path, signal } = options
-  const script = fileURLToPath(new URL('./verify-child.js', import.meta.url))
+  const script = fileURLToPath(programUrl('journal/verify-child'))
   const child = fork(script, [path], { stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [] })
   const abort = () => child.kill('SIGKILL')
   signal?.addEventListener('abort', abort, { once: true })

@@ -1,14 +1,15 @@
 /** Starting and ending the worker threads of a replica. */
 import { Worker } from 'node:worker_threads'
+import { programUrl } from '../lib/code.js'
 import type { ErrorReport } from '../lib/errors.js'
 import type { ApplyOptions, ApplyRequest, LogOptions, LogRequest } from './replica-messages.js'
 
 export function worker(
-  script: string,
+  program: 'replication/log-worker' | 'replication/apply-worker',
   name: string,
   workerData: LogOptions | ApplyOptions,
 ): Worker {
-  return new Worker(new URL(script, import.meta.url), { name, workerData })
+  return new Worker(programUrl(program), { name, workerData })
 }
 
 export async function ended(

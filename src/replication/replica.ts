@@ -106,7 +106,7 @@ export class Replica {
 
   #startLog(): Worker {
     const logOptions: LogOptions = { path: this.place.log, uuid: this.#uuid }
-    const log = worker('./log-worker.js', 'log', logOptions)
+    const log = worker('replication/log-worker', 'log', logOptions)
     log.on('message', (reply: LogReply) => this.#onLog(reply))
     log.on('error', (cause) => {
       this.#dead.log = true
@@ -125,7 +125,7 @@ export class Replica {
     const history = this.past.start(this.config.history)
     const what = { logPath, uuid: this.#uuid, tree, state }
     const options: ApplyOptions = { ...what, delay, lacksState, history }
-    const apply = worker('./apply-worker.js', 'apply', options)
+    const apply = worker('replication/apply-worker', 'apply', options)
     apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
     apply.on('error', (cause) => {
       this.#dead.apply = true

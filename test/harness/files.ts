@@ -6,7 +6,7 @@ export function projectFile(path: string): string {
   return fileURLToPath(new URL(`../../../${path}`, import.meta.url))
 }
 
-export const HOLDFAST = projectFile('dist/src/cli/main.js')
+export const HOLDFAST = projectFile('dist/program/cli/main.js')
 
 /** One of the test tools: treecmp, fsdiff, fsload. */
 export function tool(name: 'treecmp' | 'fsdiff' | 'fsload'): string {
