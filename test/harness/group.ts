@@ -91,7 +91,7 @@ export async function startSlowLink(
 export async function startChains(
   members: readonly Member[],
   count: number,
-  { pauseS = 0.0004 } = {},
+  { pauseS = 0.001 } = {},
 ): Promise<ChildProcess> {
   const dirs = members.map(({ dir }) => dir)
   const script = projectFile('test/harness/chain.py')
