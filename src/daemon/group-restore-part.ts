@@ -95,6 +95,7 @@ export class GroupRestorePart {
   /** Resolves when it could begin. */
   #prepare({ config: { name } }: Volume, snapshot: Snapshot): Promise<Job> {
     const { output, thorough } = this.#options.question
+    const below = this.#options.rights.copiesBelow
     const failures: TreeFailure[] = []
     let result: Restored | undefined
     const onProgress = ({ done, bytes, totalBytes }: TreeProgress) => {
@@ -104,6 +105,7 @@ export class GroupRestorePart {
       volume: name,
       to: { kind: 'snapshot', name: snapshot.name } as const,
       output: output === null ? undefined : join(output, name),
+      outputBelow: below === null || below === '/' ? undefined : below,
       thorough,
       signal: this.#abort.signal,
       onProgress,

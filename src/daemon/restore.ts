@@ -140,6 +140,8 @@ export interface RestoreOptions extends WatchOptions {
   path?: string | Buffer | undefined
   /** A new or empty directory, or one that an earlier such restore has begun; default: in place. */
   output?: string | undefined
+  /** That directory lies below this one, whatever links there are, or nothing is written: NOT_ALLOWED. */
+  outputBelow?: string | undefined
   thorough?: boolean | undefined
   onFailure?: ((failure: TreeFailure) => void) | undefined
   views?: Views | undefined
@@ -184,7 +186,8 @@ export async function restoreMoment<T>(
   try {
     requireThere({ root: shown.root, path, instant: shown.instant })
     const what = { uuid: volume.config.uuid, seq: `${shown.instant.seq}`, path }
-    const copy = output === undefined ? undefined : new CopyTarget(output, volume, what)
+    const below = options.outputBelow
+    const copy = output === undefined ? undefined : new CopyTarget({ output, below }, volume, what)
     const target = copy?.path ?? mountpoint
     const inPlace = copy === undefined
     const pair = { a: Buffer.from(target), b: shown.root, scope: path, identity: inPlace, thorough }
@@ -206,11 +209,15 @@ export async function restoreMoment<T>(
         yield* compareTrees({ ...pair, changed: await changed(), ...watch })
       },
       run: async () => {
-        copy?.begin()
-        const work = { ...pair, changed: await changed(), copy: !inPlace }
-        const undone = await restoreTree({ ...work, signal, onProgress, onFailure })
-        if (undone === 0) copy?.end()
-        return undone
+        try {
+          const a = copy?.begin() ?? pair.a
+          const work = { ...pair, a, changed: await changed(), copy: !inPlace }
+          const undone = await restoreTree({ ...work, signal, onProgress, onFailure })
+          if (undone === 0) copy?.end()
+          return undone
+        } finally {
+          copy?.close()
+        }
       },
     })
   } finally {
