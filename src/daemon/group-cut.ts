@@ -144,7 +144,7 @@ export class GroupCut {
     for (let attempt = 1; ; attempt += 1) {
       try {
         await this.#arm()
-        return await this.#hold(this.#choose(needsBarrier, attempt), attempt)
+        return await this.#hold(await this.#choose(needsBarrier, attempt), attempt)
       } catch (error) {
         if (attempt >= attempts || !mayPass(error)) throw error
       }
@@ -198,9 +198,10 @@ export class GroupCut {
   }
 
   /** A schedule that was missed is followed by a barrier, when the choice is ours. */
-  #choose(needsBarrier: boolean, attempt: number): CutMethod {
+  async #choose(needsBarrier: boolean, attempt: number): Promise<CutMethod> {
     const { method, maxHoldMs } = this.#order
     if (method === 'barrier' || needsBarrier) return 'barrier'
+    await this.#all((link) => link.refreshClock())
     if (method === 'scheduled') return 'scheduled'
     const worst = this.#links.map(({ clock }) => clock.errorNs).reduce(higher)
     const fits = worst * 4n < BigInt(maxHoldMs) * MS
@@ -233,11 +234,10 @@ export class GroupCut {
   }
 
   async #scheduled(attempt: number): Promise<Held> {
-    const clocks = this.#links.map(({ clock }) => clock)
-    const lead = clocks.map(({ roundTripNs }) => roundTripNs).reduce(higher)
+    const lead = this.#links.map(({ clock }) => clock.roundTripNs).reduce(higher)
     const instantNs = shownNow() + lead * 2n + BigInt(GROUP_LEAD_MS) * MS
-    const answers = await this.#all((link, n) => {
-      const { offsetNs, errorNs } = clocks[n] ?? link.clock
+    const answers = await this.#all((link) => {
+      const { offsetNs, errorNs } = link.clockAt(instantNs)
       // So early that it takes a moment to come to rest, and is there for sure when it matters.
       const between = {
         startNs: `${instantNs + offsetNs - errorNs - COMING_TO_REST_NS}`,
@@ -248,30 +248,28 @@ export class GroupCut {
     this.#state('QUIESCED')
     this.#state('RELEASING')
     const steady = await this.#all((link) => link.sampleClock(CLOCK_EXCHANGES))
-    const held = this.#held({ method: 'scheduled', attempt, instantNs }, answers)
     const jumped = this.#links.find((_link, n) => steady[n] === false)
     if (jumped !== undefined) {
       throw torn(`the clock of ${jumped.shownName} has jumped`)
     }
-    const { instant, slackNs } = judge(
-      held.hosts.map(({ offsetNs, errorNs, members }) => ({
-        offsetNs: BigInt(offsetNs),
-        errorNs: BigInt(errorNs),
-        rests: members.map(({ restNs, releaseNs }) => ({
-          restNs: BigInt(restNs),
-          releaseNs: BigInt(releaseNs),
-        })),
+    const rests = answers.map(({ members }) =>
+      members.map(({ restNs, releaseNs }) => ({
+        restNs: BigInt(restNs),
+        releaseNs: BigInt(releaseNs),
       })),
     )
-    if (instant === undefined) {
+    const reportedAt = (ns: bigint) =>
+      this.#links.map((link, n) => ({ ...link.clockAt(ns), rests: rests[n] ?? [] }))
+    const { instantNs: provenNs, slackNs } = judge(reportedAt, instantNs)
+    if (provenNs === undefined) {
       throw torn(`no instant is proven: ${Number(-slackNs / 1000n) / 1000} ms are missing`)
     }
-    return { ...held, instantNs: (instant.fromNs + instant.toNs) / 2n }
+    return this.#held({ method: 'scheduled', attempt, instantNs: provenNs }, answers)
   }
 
   #held(about: Omit<Held, 'hosts'>, answers: readonly { members: Member[] }[]): Held {
     const hosts = this.#links.map((link, n) => {
-      const { offsetNs, errorNs } = link.clock
+      const { offsetNs, errorNs } = link.clockAt(about.instantNs)
       return {
         host: link.host,
         offsetNs: `${offsetNs}`,

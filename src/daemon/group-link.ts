@@ -76,8 +76,18 @@ export class GroupLink {
   }
 
   get clock(): ClockEstimate {
-    if (this.host === '') return OWN_CLOCK
-    return this.#clock.at(shownNow())
+    return this.clockAt(shownNow())
+  }
+
+  /** What is known of the other clock at an instant of this one. */
+  clockAt(instantNs: bigint): ClockEstimate {
+    return this.host === '' ? OWN_CLOCK : this.#clock.at(instantNs)
+  }
+
+  /** What was known of the clock has grown old: it is read anew. */
+  async refreshClock(): Promise<void> {
+    const { errorNs, roundTripNs } = this.clock
+    if (errorNs > roundTripNs) await this.sampleClock(CLOCK_EXCHANGES)
   }
 
   /** Reads the other clock so many times; false: it has jumped. USAGE: it is nearer than was said. */

@@ -89,8 +89,11 @@ export const CUT_GATHER_MS = 5_000
 export const CUT_ATTEMPTS_DEFAULT = 3
 /** Longest time for which disks are given time to write, between two attempts. */
 export const CUT_SETTLE_MS = 10_000
-/** Most by which two clocks drift apart, parts per million: twice what a bad crystal does. */
-export const CLOCK_DRIFT_PPM_MAX = 200
+/**
+ * Most by which two clocks drift apart, parts per million: both are slewed by adjtime(3) or ntpd the other way
+ * (500 each), and have bad crystals (100 each).
+ */
+export const CLOCK_DRIFT_PPM_MAX = 1_200
 /** Exchanges of which what is known of a clock is made. */
 export const CLOCK_EXCHANGES_KEPT = 64
 /** Exchanges with each host before a cut, and after it. */

@@ -86,12 +86,30 @@ t.test('verdict: an instant that all intervals have in common, errors included',
     errorNs,
     rests: rests.map(([restNs, releaseNs]) => ({ restNs, releaseNs })),
   })
-  t.same(judge([host(0n, 0n, [10n, 20n])]).instant, { fromNs: 10n, toNs: 20n })
-  t.same(judge([host(0n, 0n, [10n, 20n]), host(100n, 3n, [112n, 140n])]), {
-    instant: { fromNs: 15n, toNs: 20n },
-    slackNs: 5n,
-  })
-  t.same(judge([host(0n, 0n, [10n, 20n]), host(100n, 9n, [112n, 140n])]), { slackNs: -1n })
-  t.same(judge([host(0n, 0n, [10n, 20n], [21n, 30n])]), { slackNs: -1n })
-  t.same(judge([host(0n, 0n, [10n, 20n], [20n, 30n])]).instant, { fromNs: 20n, toNs: 20n })
+  const at = (aimNs: bigint, ...hosts: ReturnType<typeof host>[]) => judge(() => hosts, aimNs)
+  t.same(at(12n, host(0n, 0n, [10n, 20n])), { instantNs: 12n, slackNs: 2n })
+  t.same(at(9n, host(0n, 0n, [10n, 20n])), { instantNs: 15n, slackNs: 5n }, 'later than was aimed')
+  const two = [host(0n, 0n, [10n, 20n]), host(100n, 3n, [112n, 140n])] as const
+  t.same(at(16n, ...two), { instantNs: 16n, slackNs: 1n })
+  t.same(at(0n, host(0n, 0n, [10n, 20n]), host(100n, 9n, [112n, 140n])), { slackNs: -1n })
+  t.same(at(0n, host(0n, 0n, [10n, 20n], [21n, 30n])), { slackNs: -1n })
+  const meeting = at(0n, host(0n, 0n, [10n, 20n], [20n, 30n]))
+  t.same(meeting, { instantNs: 20n, slackNs: 0n })
+})
+
+t.test('verdict: what a clock shows at another instant proves nothing', async (t) => {
+  // It drifts by one in ten: what is known at 1000, when all is over, is wrong by 90 at 100.
+  const drifting = (instantNs: bigint) => [
+    { offsetNs: 0n, errorNs: 0n, rests: [{ restNs: 90n, releaseNs: 110n }] },
+    { offsetNs: instantNs / 10n, errorNs: 2n, rests: [{ restNs: 200n, releaseNs: 215n }] },
+  ]
+  const late = judge(() => drifting(1_000n), 100n)
+  t.ok(late.instantNs !== undefined, 'by the clock of later it would pass')
+  t.equal(judge(drifting, 100n).instantNs, undefined, 'by that of the instant it does not')
+  const there = (instantNs: bigint) => {
+    const [near, far] = drifting(instantNs)
+    const rests = [{ restNs: 114n, releaseNs: 125n }]
+    return [near, { ...far, rests }] as ReturnType<typeof drifting>
+  }
+  t.ok(judge(there, 100n).instantNs !== undefined, 'and what was at rest together passes')
 })
