@@ -196,15 +196,18 @@ export class Volume {
     return BigInt((await this.#client.flush(options)).seq)
   }
 
-  /** Holds I/O for at most `maxMs`; a watchdog releases it then. */
-  async hold(maxMs: number, options?: CallOptions): Promise<{ seq: bigint; startNs: bigint }> {
-    const { seq, startNs } = await this.#client.hold(maxMs, options)
-    return { seq: BigInt(seq), startNs: BigInt(startNs) }
+  /** Holds I/O for at most `maxMs`; a watchdog releases it then. `hold` is for `release`. */
+  async hold(
+    maxMs: number,
+    options?: CallOptions,
+  ): Promise<{ seq: bigint; startNs: bigint; hold: number }> {
+    const { seq, startNs, hold } = await this.#client.hold(maxMs, options)
+    return { seq: BigInt(seq), startNs: BigInt(startNs), hold }
   }
 
-  /** Releases I/O; returns the nanoseconds it was held. HOLD_EXPIRED: the watchdog was first. */
-  async release(options?: CallOptions): Promise<number> {
-    return (await this.#client.release(options)).heldNs
+  /** Ends a hold; returns the nanoseconds it lasted. HOLD_EXPIRED: the watchdog was first. */
+  async release(hold: number, options?: CallOptions): Promise<number> {
+    return (await this.#client.release(hold, options)).heldNs
   }
 
   /** Forgets the oldest changes. */

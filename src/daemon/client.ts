@@ -157,8 +157,11 @@ export class ControlClient {
     return this.#call('POST', '/v1/resync', { peer }, options)
   }
 
-  /** Holds I/O for at most `maxMs`; `startNs` is CLOCK_MONOTONIC as a decimal string. */
-  hold(maxMs: number, options?: CallOptions): Promise<{ seq: number; startNs: string }> {
+  /** Holds I/O for at most `maxMs`; `startNs` is CLOCK_MONOTONIC as a decimal string; `hold` ends it. */
+  hold(
+    maxMs: number,
+    options?: CallOptions,
+  ): Promise<{ seq: number; startNs: string; hold: number }> {
     return this.#call('POST', '/v1/hold', { maxMs }, options)
   }
 
@@ -220,8 +223,8 @@ export class ControlClient {
   }
 
   /** Ends a hold; HOLD_EXPIRED when its deadline had passed. */
-  release(options?: CallOptions): Promise<{ heldNs: number }> {
-    return this.#call('POST', '/v1/release', {}, options)
+  release(hold: number, options?: CallOptions): Promise<{ heldNs: number }> {
+    return this.#call('POST', '/v1/release', { hold }, options)
   }
 
   #call<T>(method: string, path: string, body: unknown, options: CallOptions = {}): Promise<T> {

@@ -22,8 +22,10 @@ export async function stubbornLocks(
   waitMs: number,
 ): Promise<LockHolder[]> {
   const clients = volumes.map(({ config }) => new ControlClient(config.name))
+  const holds = await Promise.allSettled(clients.map((client) => client.hold(waitMs)))
   try {
-    await Promise.all(clients.map((client) => client.hold(waitMs)))
+    const refused = holds.find((each) => each.status === 'rejected')
+    if (refused !== undefined) throw refused.reason
     const end = performance.now() + waitMs
     const watched = volumes.map(watchedOf)
     for (;;) {
@@ -34,6 +36,10 @@ export async function stubbornLocks(
     }
   } finally {
     // The watchdog may have been faster.
-    await Promise.allSettled(clients.map((client) => client.release()))
+    await Promise.allSettled(
+      holds.map(async (each, n) => {
+        if (each.status === 'fulfilled') await clients[n]?.release(each.value.hold)
+      }),
+    )
   }
 }

@@ -51,6 +51,7 @@ const Bodies = {
   }),
   recapture: z.strictObject({ reason: z.string().min(1).max(200).default('on request') }),
   hold: z.strictObject({ maxMs: z.int().min(1).max(HOLD_MS_MAX) }),
+  release: z.strictObject({ hold: z.uint32() }),
   flush: z.strictObject({
     waitMs: z.int().min(0).max(CONTROL_TIMEOUT_MS).default(CONTROL_TIMEOUT_MS),
   }),
@@ -192,12 +193,11 @@ export function addVolumeRoutes(app: Routes, { volume, onStop }: VolumeControl):
     return volume.history.status
   })
   app.post('/v1/hold', async (request) => {
-    const { startNs, seq } = volume.hold(read(request.body, 'hold').maxMs)
-    return { seq: Number(seq), startNs: `${startNs}` }
+    const { startNs, seq, hold } = volume.hold(read(request.body, 'hold').maxMs)
+    return { seq: Number(seq), startNs: `${startNs}`, hold }
   })
   app.post('/v1/release', async (request) => {
-    read(request.body, 'none')
-    return { heldNs: Number(volume.release()) }
+    return { heldNs: Number(volume.release(read(request.body, 'release').hold)) }
   })
 }
 

@@ -308,8 +308,8 @@ export class ProtectedVolume {
   }
 
   /** Nanoseconds that I/O was held. */
-  release(): bigint {
-    return native.release(this.#parts.handle)
+  release(hold: number): bigint {
+    return native.release(this.#parts.handle, hold)
   }
 
   async prune(retention: Retention): Promise<PruneResult> {
@@ -350,8 +350,6 @@ export class ProtectedVolume {
 
   async #stop(force: boolean): Promise<Stopped> {
     await this.#unmount(force)
-    // Whoever is held has asked before the mount went, and is answered.
-    native.holdChanges(this.#parts.handle, 0)
     this.#state = 'stopping'
     for (const timer of this.#timers) clearInterval(timer)
     await this.#schedules.close()

@@ -268,6 +268,8 @@ export interface HoldResult {
   startNs: bigint
   /** seq at the hold: everything acknowledged before is ≤ this. */
   seq: bigint
+  /** Ends it, and no other one. */
+  hold: number
 }
 
 /** Functions of the native module; errors are thrown with a stable `code` (see lib/errors.ts). */
@@ -303,8 +305,8 @@ export interface Native extends NativeHistory {
   volumeStats(handle: number): VolumeStats
   /** Closes the gate for at most `maxMs`; a watchdog in the data path opens it again. */
   hold(handle: number, maxMs: number): HoldResult
-  /** Opens the gate. Returns the ns it was held, or throws HOLD_EXPIRED when the watchdog did it. */
-  release(handle: number): bigint
+  /** Opens the gate. The ns it was held; HOLD_EXPIRED when the watchdog did it: it may be another's by now. */
+  release(handle: number, hold: number): bigint
   /** Codes are kept and computed in the background from now on. Idempotent; before the mount or after. */
   openCodes(handle: number, options: CodeOptions): void
   /** Some replica may hold other bytes than the volume: records do not refer to bytes meanwhile. */

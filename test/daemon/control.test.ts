@@ -41,8 +41,11 @@ t.test('control: everything the socket offers', async (t) => {
   const held = await client.hold(1000)
   t.ok(held.seq >= marker.seq)
   t.equal((await client.status()).held, true)
-  t.ok((await client.release()).heldNs > 0)
-  await t.rejects(client.release(), { code: 'HOLD_EXPIRED' })
+  await t.rejects(client.hold(1000), { code: 'HOLD_TIMEOUT' }, 'it is held already')
+  await t.rejects(client.release(held.hold - 1), { code: 'HOLD_EXPIRED' }, 'by somebody else')
+  t.equal((await client.status()).held, true)
+  t.ok((await client.release(held.hold)).heldNs > 0)
+  await t.rejects(client.release(held.hold), { code: 'HOLD_EXPIRED' })
 
   t.match(await client.metrics(), /holdfast_captured_seq\{volume="data"\} \d+/)
   t.match(await client.setRetention({ maxBytes: 1 << 20, maxAgeMs: null }), { maxBytes: 1 << 20 })

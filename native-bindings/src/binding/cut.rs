@@ -3,6 +3,7 @@
 use super::error::{c_path, fail, system, JsError};
 use super::registry;
 use super::volume::going_down;
+use crate::capture::gate::Hold;
 use crate::capture::meeting::{Meeting, Met};
 use crate::capture::SlotWriter;
 use crate::history::History;
@@ -32,22 +33,23 @@ fn monotonic_ns() -> u64 {
 pub struct HoldResult {
     pub start_ns: BigInt,
     pub seq: BigInt,
+    /// Ends it.
+    pub hold: u32,
 }
 
 #[napi]
 pub fn hold(handle: u32, max_ms: u32) -> Result<HoldResult, JsError> {
     let open = registry::get(handle)?;
-    if !open.volume.gate.hold(Duration::from_millis(u64::from(max_ms))) {
-        return Err(no_rest(max_ms));
-    }
+    let hold = open.volume.gate.hold(Duration::from_millis(u64::from(max_ms)));
+    let Hold(hold) = hold.ok_or_else(|| no_rest(max_ms))?;
     let seq = open.volume.ring.captured_seq();
-    Ok(HoldResult { start_ns: monotonic_ns().into(), seq: seq.into() })
+    Ok(HoldResult { start_ns: monotonic_ns().into(), seq: seq.into(), hold })
 }
 
 #[napi]
-pub fn release(handle: u32) -> Result<BigInt, JsError> {
+pub fn release(handle: u32, hold: u32) -> Result<BigInt, JsError> {
     let open = registry::get(handle)?;
-    match open.volume.gate.release() {
+    match open.volume.gate.release(Hold(hold)) {
         Some(held) => Ok((held.as_nanos() as u64).into()),
         None => Err(expired()),
     }
@@ -175,9 +177,7 @@ fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Resul
     let max = Duration::from_millis(u64::from(o.max_hold_ms));
     let deadline = Instant::now() + max;
     let closed = monotonic_ns();
-    if !v.gate.hold(max) {
-        return Err(no_rest(o.max_hold_ms));
-    }
+    let hold = v.gate.hold(max).ok_or_else(|| no_rest(o.max_hold_ms))?;
     let rest = monotonic_ns();
     let marked = match meeting.map_or(Met::All, |m| m.rest(deadline)) {
         Met::All => mark(v, o, deadline),
@@ -192,7 +192,7 @@ fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Resul
         sleep_until(at(until).min(monotonic_ns() + left.as_nanos() as u64));
     }
     let release = monotonic_ns();
-    let in_time = v.gate.release().is_some();
+    let in_time = v.gate.release(hold).is_some();
     let seq = marked?;
     match stayed {
         Met::Failed => return Err(others()),

@@ -238,7 +238,9 @@ pub fn mount_volume(handle: u32) -> Result<(), JsError> {
 pub fn unmount_volume(handle: u32, force: bool) -> Result<(), JsError> {
     let open = registry::get(handle)?;
     let session = open.session.lock().clone();
-    open.volume.gate.release();
+    // Whoever is held has asked before, and is answered.
+    open.volume.gate.open_for_good();
+    open.volume.acks.hold(None);
     if session.is_some() {
         match detach(&open.mountpoint, force) {
             Ok(()) => {}

@@ -79,7 +79,8 @@ impl Volume {
             return self.dispatch(w, r);
         }
         points &= points_of(r);
-        if points & point::HELD != 0 {
+        // One that was taken for one that need not wait, just before, was under way already.
+        if points & point::HELD != 0 && w.may_wait {
             self.acks.wait_while_held();
         }
         if points & point::SLOW != 0 {

@@ -94,6 +94,8 @@ pub struct Worker {
     pub out: Output,
     /// What the request's change found there.
     pub past: Past,
+    /// Another thread takes this one's place meanwhile: it may wait for as long as a group is held.
+    pub may_wait: bool,
     comm: CommCache,
 }
 
@@ -108,6 +110,7 @@ impl Worker {
             creds: Creds::for_this_thread()?,
             out: Output::with_capacity(4096),
             past: Past::default(),
+            may_wait: false,
             comm: CommCache::default(),
         })
     }

@@ -264,6 +264,7 @@ impl Session {
         if waits {
             self.stand_aside();
         }
+        w.may_wait = waits;
         let result = self.volume.serve(w, &request);
         let sent = match result {
             Ok(Reply::None) => Ok(()),

@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 /// Requests of one queue that can be under way, those that wait for a disk included.
 const DEPTH: usize = 16;
-/// Threads that wait for disks.
+/// Threads that wait for disks, at the least: as many as requests can be under way, so that those which wait
+/// for long keep no other from its turn.
 const WAITERS_MAX: usize = 64;
 /// user_data of the eventfd's poll.
 const EVENT: u64 = u64::MAX;
@@ -188,6 +189,7 @@ pub struct Uring {
     volume: Arc<Volume>,
     device: RawFd,
     pool: Pool,
+    waiters_max: usize,
     running: Mutex<usize>,
     ended: Condvar,
 }
@@ -257,6 +259,7 @@ impl Uring {
             volume,
             device,
             pool: Pool { state: Mutex::default(), wake: Condvar::new() },
+            waiters_max: WAITERS_MAX.max(cpus * DEPTH),
             running: Mutex::new(0),
             ended: Condvar::new(),
         });
@@ -407,10 +410,11 @@ impl Uring {
     fn hand_over(self: &Arc<Self>, queue: &Arc<Queue>, index: usize) -> bool {
         let mut s = self.pool.state.lock();
         if s.jobs.len() >= s.idle {
-            if s.threads >= WAITERS_MAX && s.idle == 0 && s.jobs.len() > WAITERS_MAX * DEPTH {
+            let most = self.waiters_max;
+            if s.threads >= most && s.idle == 0 && s.jobs.len() > most * DEPTH {
                 return false;
             }
-            if s.threads < WAITERS_MAX {
+            if s.threads < most {
                 let uring = self.clone();
                 let spawned = std::thread::Builder::new()
                     .name("holdfast-wait".into())
@@ -441,6 +445,7 @@ impl Uring {
             s.threads -= 1;
             return;
         };
+        w.may_wait = true;
         loop {
             if let Some((queue, index)) = s.jobs.pop_front() {
                 drop(s);
