@@ -6,9 +6,11 @@ import {
   CUT_ATTEMPTS_DEFAULT,
   CUT_HOLD_MS_DEFAULT,
   GROUP_TIMEOUT_MS_DEFAULT,
+  GROUP_TIMEOUT_MS_MAX,
 } from '../lib/limits.js'
 import { countArgument, durationArgument } from './arguments.js'
 import { labelArgument } from './keep-arguments.js'
+import { usageError } from './output.js'
 
 export interface CutFlags {
   method?: CutMethod | 'auto'
@@ -65,5 +67,8 @@ export const MAX_HOLD = [
 export function cutOrder(flags: CutFlags): SaidOfCut {
   const { method, maxHold: maxHoldMs, timeout: timeoutMs, label: labels, attempts, hooks } = flags
   const { checkLocks: checkLocksMs, whenFree: freeWithinMs } = flags
+  if (timeoutMs !== undefined && timeoutMs > GROUP_TIMEOUT_MS_MAX) {
+    throw usageError(`--timeout is at most ${GROUP_TIMEOUT_MS_MAX / 3_600_000}h`)
+  }
   return { method, maxHoldMs, timeoutMs, labels, attempts, hooks, checkLocksMs, freeWithinMs }
 }

@@ -5,6 +5,7 @@
  */
 import { type Group, type GroupMember, Groups, volumesOn } from '../group/definition.js'
 import {
+  freeze,
   type GroupHorizon,
   HorizonStore,
   mutualCut,
@@ -101,11 +102,8 @@ export async function freezeGroup(
   { why, holdApplicationsMs = 0, ...options }: FreezeOptions,
 ): Promise<Untold[]> {
   const group = new Groups(hostDirectory()).get(name)
-  const frozen = { since: new Date().toISOString(), why, holdMs: holdApplicationsMs }
   await changeHorizon(name, (state) => {
-    const known = requireHorizon(name, state)
-    if (known.frozen !== null) return undefined
-    return { ...known, revision: known.revision + 1, frozen }
+    return freeze(requireHorizon(name, state), { why, holdMs: holdApplicationsMs })
   })
   return tellAll(group, options)
 }

@@ -81,7 +81,8 @@ function told(uuid: string, { horizon, state, captured, replicas }: HorizonReply
 }
 
 function reported(replica: ReplicaStatus): ReportedReplica {
-  const { peer, connection, problem, logged, applied, authorised, whole, needs } = replica
+  const { peer, connection, problem, logged, applied, authorised, whole, needs, connections } =
+    replica
   return {
     peer,
     connection,
@@ -89,6 +90,7 @@ function reported(replica: ReplicaStatus): ReportedReplica {
     logged,
     applied,
     authorised,
+    heard: connections > 0,
     baseline: !whole,
     needs,
   }

@@ -17,7 +17,7 @@ import {
   Groups,
   volumesOn,
 } from '../group/definition.js'
-import { type CommonCut, hasLogged } from '../group/horizon.js'
+import { type CommonCut, freeze, hasLogged } from '../group/horizon.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { hostName } from '../lib/host-name.js'
 import { COPY_GRACE_MS, HORIZON_CUT_MS } from '../lib/limits.js'
@@ -58,6 +58,7 @@ export class HorizonServer {
   #next: CommonCut | undefined
   #said: string | undefined
   #wasFrozen = false
+  #judgeSaid: string | undefined
   #news: () => void = () => {}
 
   private constructor(options: HorizonServerOptions, group: Group, signal: AbortSignal) {
@@ -234,19 +235,13 @@ export class HorizonServer {
 
   /** Freezes the group when a copy has failed. */
   async #judge(): Promise<void> {
-    const now = performance.now()
-    const state = horizonStore(this.#options.group).read()
-    if (state === undefined) return
-    if (state.frozen !== null || this.#wasFrozen) this.#copying.restart(now)
-    this.#wasFrozen = state.frozen !== null
-    const why = state.frozen === null ? this.#copying.failure(now) : undefined
-    if (why === undefined) return
-    const holdMs = this.#options.holdApplicationsMs
-    const frozen = { since: new Date().toISOString(), why, holdMs }
     try {
+      const why = this.#failure()
+      if (why === undefined) return
+      const holdMs = this.#options.holdApplicationsMs
       const changed = await changeHorizon(this.#options.group, (known) => {
         if (known === undefined || known.frozen !== null) return undefined
-        return { ...known, revision: known.revision + 1, frozen }
+        return freeze(known, { why, holdMs })
       })
       if (changed === undefined) return
       this.#log.error(
@@ -255,8 +250,21 @@ export class HorizonServer {
       )
       for (const host of this.#hosts.values()) host.wake()
     } catch (error) {
-      this.#log.error({ error: toHoldfastError(error, op) }, 'the group cannot be frozen')
+      const known = toHoldfastError(error, op)
+      if (known.message !== this.#judgeSaid) {
+        this.#log.error({ error: known }, 'whether to freeze the group cannot be told')
+      }
+      this.#judgeSaid = known.message
     }
+  }
+
+  #failure(): string | undefined {
+    const now = performance.now()
+    const state = horizonStore(this.#options.group).read()
+    if (state === undefined) return undefined
+    if (state.frozen !== null || this.#wasFrozen) this.#copying.restart(now)
+    this.#wasFrozen = state.frozen !== null
+    return state.frozen === null ? this.#copying.failure(now) : undefined
   }
 
   /** Has a connection to each host of the group as it is now. GROUP_NOT_FOUND. */

@@ -8,7 +8,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { FrozenSchema } from '../group/horizon.js'
+import { ToldFrozenSchema } from '../group/horizon.js'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
 import { NAME } from '../lib/names.js'
@@ -31,7 +31,7 @@ export const VolumeHorizonSchema = z.strictObject({
   /** Replicas apply up to here; 0: nothing more, until all of the group have logged a marker. */
   seq: z.int().min(0),
   /** Nothing is shipped; null: it is. */
-  frozen: FrozenSchema.nullable(),
+  frozen: ToldFrozenSchema.nullable(),
 })
 const FileSchema = VolumeHorizonSchema.extend({ version: z.literal(1) })
 

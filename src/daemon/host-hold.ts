@@ -30,6 +30,8 @@ export interface HostHoldOptions {
 export class HostHold {
   readonly #options: HostHoldOptions
   #turn: { close(): unknown } | undefined
+  /** How often it was. */
+  #left = 0
   #release = deferred<void>()
   #holding: Promise<Member[]> | undefined
 
@@ -40,11 +42,14 @@ export class HostHold {
   /** BUSY; the reason of the signal. */
   async arm(): Promise<void> {
     this.requireGoing()
+    const left = this.#left
     this.#turn ??= await takeTurn()
     removeStaleMeetings(runDirectory(), Date.now())
-    // Given up while it waited: nobody would give the turn back.
-    if (this.#options.signal.aborted) this.leave()
+    // Given up, or ended, while it waited: nobody would give the turn back.
+    const isOver = this.#left !== left
+    if (isOver || this.#options.signal.aborted) this.leave()
     this.requireGoing()
+    if (isOver) throw outOfTurn(op)
   }
 
   /** I/O is at rest; it stays so until `release`, or until the longest time that it may. `atRest` runs then. */
@@ -79,6 +84,7 @@ export class HostHold {
 
   /** Others have their turn. Idempotent. */
   leave(): void {
+    this.#left += 1
     this.#turn?.close()
     this.#turn = undefined
   }

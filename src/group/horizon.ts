@@ -15,14 +15,21 @@ import { readStored } from '../lib/stored.js'
 
 const FILE = 'horizon.json'
 
-export const FrozenSchema = z.strictObject({
+const FrozenSchema = z.strictObject({
   since: z.iso.datetime(),
   /** Who or what asked for it. */
   why: z.string().max(4096),
-  /** For how long applications are held, from `since` where it is kept, from now where it is told; 0: not. */
-  holdMs: z.int().min(0).max(APPLICATION_HOLD_MS_MAX).default(0),
+  /** Until when applications are held at most, by the coordinator's clock; null: they are not. */
+  heldUntil: z.iso.datetime().nullable().default(null),
 })
 export type Frozen = z.infer<typeof FrozenSchema>
+
+/** As a host is told of it. */
+export const ToldFrozenSchema = FrozenSchema.omit({ heldUntil: true }).extend({
+  /** For how long applications are held at most, from when it is heard; 0: they are not. */
+  holdMs: z.int().min(0).max(APPLICATION_HOLD_MS_MAX).default(0),
+})
+type ToldFrozen = z.infer<typeof ToldFrozenSchema>
 
 const CommonCutSchema = z.strictObject({
   /** The snapshot that it is; null: a marker of the coordinator's own. */
@@ -53,6 +60,8 @@ export const ReportedReplicaSchema = z.object({
   problem: z.string().nullable(),
   logged: z.int(),
   applied: z.int(),
+  /** It has been connected since its volume's daemon began: what is said of it is its own word. */
+  heard: z.boolean(),
   /** What it may ever have been told to apply. */
   authorised: z.int(),
   /** Its tree is no moment's yet. */
@@ -66,12 +75,25 @@ export type Stands = 'at' | 'before' | 'behind' | 'beyond' | 'baseline'
 
 /** What the hosts are told of it now: who hears late holds applications for what is left. */
 export function orderOf({ revision, frozen, horizon }: GroupHorizon, now = Date.now()) {
-  return { revision, frozen: frozen && leftOf(frozen, now), seqs: horizon?.seqs ?? {} }
+  return { revision, frozen: frozen && toldOf(frozen, now), seqs: horizon?.seqs ?? {} }
 }
 
-function leftOf(frozen: Frozen, now: number): Frozen {
-  const gone = Math.max(0, now - Date.parse(frozen.since))
-  return { ...frozen, holdMs: Math.max(0, frozen.holdMs - gone) }
+function toldOf({ since, why, heldUntil }: Frozen, now: number): ToldFrozen {
+  const left = heldUntil === null ? 0 : Date.parse(heldUntil) - now
+  return { since, why, holdMs: Math.min(Math.max(0, left), APPLICATION_HOLD_MS_MAX) }
+}
+
+/** What a group is like once it is to be frozen; undefined: it is so already. A hold that is asked for begins anew. */
+export function freeze(
+  state: GroupHorizon,
+  { why, holdMs }: { why: string; holdMs: number },
+  now = Date.now(),
+): GroupHorizon | undefined {
+  const { frozen, revision } = state
+  if (frozen !== null && holdMs === 0) return undefined
+  const heldUntil = holdMs === 0 ? null : new Date(now + holdMs).toISOString()
+  const known = frozen ?? { since: new Date(now).toISOString(), why }
+  return { ...state, revision: revision + 1, frozen: { ...known, heldUntil } }
 }
 
 /** Durable, at the coordinator. */
@@ -139,7 +161,7 @@ export function mutualCut(
     if (replicas === null) return [{ uuid, applied: least(uuid), stands: 'unknown' }]
     return replicas.map((each) => {
       // Whoever has not been heard by its volume's daemon yet is no better known.
-      if (each.connection !== 'connected' && each.baseline) {
+      if (!each.heard) {
         return { uuid, applied: least(uuid), stands: 'unknown' }
       }
       return { uuid, applied: each.applied, stands: standsAt(each, state, uuid) }

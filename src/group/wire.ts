@@ -1,11 +1,11 @@
 /** What a coordinator asks of the hosts of a group, and what they answer. Instants by their own clocks. */
 import { z } from 'zod'
 import type { ErrorReport } from '../lib/errors.js'
-import { HOLD_MS_MAX } from '../lib/limits.js'
+import { GROUP_TIMEOUT_MS_MAX, HOLD_MS_MAX } from '../lib/limits.js'
 import { NAME } from '../lib/names.js'
 import { MemberSchema } from '../snapshot/certificate.js'
 import { CutMethodSchema, GroupMemberSchema } from './definition.js'
-import { FrozenSchema, ReportedReplicaSchema } from './horizon.js'
+import { ReportedReplicaSchema, ToldFrozenSchema } from './horizon.js'
 
 /** What is passed on to a command on another host. */
 export const PASSED_SIGNALS = [
@@ -35,7 +35,7 @@ export const Questions = {
     labels: z.record(z.string(), z.string()),
     maxHoldMs: z.int().min(1).max(HOLD_MS_MAX),
     volumes: z.array(z.uuid()).min(1),
-    timeoutMs: z.int().min(1),
+    timeoutMs: z.int().min(1).max(GROUP_TIMEOUT_MS_MAX),
     hooks: z.boolean(),
     /** It goes with this connection, however that ends. */
     temporary: z.boolean(),
@@ -103,7 +103,7 @@ export const Questions = {
     order: z
       .strictObject({
         revision: z.int().min(1),
-        frozen: FrozenSchema.nullable(),
+        frozen: ToldFrozenSchema.nullable(),
         seqs: z.record(z.uuid(), z.int().min(0)),
       })
       .nullable(),
@@ -220,7 +220,7 @@ export const Answers = {
         /** Of the order that it follows; 0: none. */
         revision: z.int(),
         seq: z.int(),
-        frozen: FrozenSchema.nullable(),
+        frozen: ToldFrozenSchema.nullable(),
         replicas: z.array(ReportedReplicaSchema),
       }),
     ),

@@ -104,8 +104,9 @@ export const CLOCK_EXCHANGE_MS_MAX = 2_000
 export const ONE_WAY_MS_MAX = 2_000
 /** Longest wait for a host to answer what is no cut. */
 export const GROUP_ANSWER_MS = 30_000
-/** For how long the members of a cut stay armed: their hooks, and the slowest of them. */
+/** For how long the members of a cut stay armed: their hooks, and the slowest of them; and the longest. */
 export const GROUP_TIMEOUT_MS_DEFAULT = 60_000
+export const GROUP_TIMEOUT_MS_MAX = 3_600_000
 /** Time for an order to reach the host that is the farthest away, beyond the longest round trip. */
 export const GROUP_LEAD_MS = 100
 /** A question of a coordinator for something to come is answered so late at most, come or not. */

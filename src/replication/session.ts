@@ -178,8 +178,7 @@ export class Session {
   }
 
   #hello(header: HeaderOf<'hello'>): void {
-    clearTimeout(this.#timer)
-    if (this.#replica !== undefined || this.#opening) throw outOfTurn(header, RECEIVING)
+    this.#requireNew(header)
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     const caller = this.#caller()
     this.#opening = true
@@ -191,12 +190,18 @@ export class Session {
 
   /** From now on only questions come. */
   #coordinate(header: HeaderOf<'coordinate'>): void {
-    clearTimeout(this.#timer)
-    if (this.#replica !== undefined || this.#opening) throw outOfTurn(header, RECEIVING)
+    this.#requireNew(header)
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     this.#service = this.#host.coordinate(this.#caller())
     this.#channel.bytesMax = MESSAGE_BYTES_MAX
     this.#channel.send({ type: 'coordinated', host: this.#host.name, version: VERSION })
+  }
+
+  /** A connection is for one thing only: what it was for before would be left behind. */
+  #requireNew(header: HeaderOf<'hello' | 'coordinate'>): void {
+    clearTimeout(this.#timer)
+    const isUsed = this.#replica !== undefined || this.#opening || this.#service !== undefined
+    if (isUsed) throw outOfTurn(header, RECEIVING)
   }
 
   #caller(): Caller {

@@ -171,6 +171,7 @@ await t.test('freeze: applications are held, where that is asked for', async (t)
   await shop.group('thaw')
   await goOn(since, 'with the thaw')
 
+  await shop.group('freeze')
   await shop.group('freeze', '--hold-applications', '10s')
   await shop.stop('SIGKILL')
   await requireHeld('nobody serves')

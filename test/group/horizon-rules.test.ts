@@ -6,7 +6,15 @@ import { join } from 'node:path'
 import t from 'tap'
 import { VolumeHorizon } from '../../src/daemon/horizon.js'
 import { Copying } from '../../src/group/copying.js'
-import { hasLogged, mutualCut, type ReportedReplica, standsAt } from '../../src/group/horizon.js'
+import {
+  freeze,
+  type GroupHorizon,
+  hasLogged,
+  mutualCut,
+  orderOf,
+  type ReportedReplica,
+  standsAt,
+} from '../../src/group/horizon.js'
 import { codeOf } from '../harness/code.js'
 
 const [a, b] = [randomUUID(), randomUUID()]
@@ -22,6 +30,7 @@ const replica = (applied: number, more: Partial<ReportedReplica> = {}): Reported
   problem: null,
   logged: applied,
   applied,
+  heard: true,
   authorised: applied,
   baseline: false,
   needs: 0,
@@ -43,11 +52,13 @@ t.test('horizon: the newest cut that all have applied', async (t) => {
   t.same(found(replica(15), replica(20)), { at: '1', exact: false }, 'one has not heard of it')
   t.same(found(replica(12), replica(25)), { at: '1', exact: false }, 'one is on the way')
   t.same(found(replica(15), null), { at: '1', exact: false }, 'nothing is known of one')
-  const gone = replica(0, { connection: 'waiting', baseline: true })
+  const gone = replica(0, { connection: 'waiting', heard: false, baseline: true })
   t.same(found(replica(15), gone), { at: '1', exact: false }, 'not by its daemon, either')
   t.equal(found(replica(15), replica(26)), null, 'one is beyond: its tree does not go back')
   t.equal(found(replica(15), replica(25, { baseline: true })), null)
   t.equal(found(replica(15), replica(25, { needs: 1 })), null)
+  const lost = replica(22, { connection: 'waiting', baseline: true })
+  t.equal(found(replica(15), lost), null, 'one was lost while it started over')
   t.equal(mutualCut({ before: null, horizon: null }, members(replica(1), replica(1))), null)
   t.equal(standsAt(replica(9), state, a), 'behind')
   t.equal(standsAt(replica(9), state, randomUUID()), 'beyond', 'a new member has no horizon yet')
@@ -58,6 +69,21 @@ t.test('horizon: what a replica may have been told before counts', async (t) => 
   t.notOk(hasLogged(replica(14), 15))
   t.notOk(hasLogged(replica(15, { authorised: 16 }), 15), 'it may go beyond')
   t.notOk(hasLogged(replica(15, { baseline: true }), 15))
+})
+
+t.test('horizon: a freeze holds applications from when that is asked for', async (t) => {
+  const now = Date.parse('2026-01-01T00:00:10.000Z')
+  const free: GroupHorizon = { version: 1, revision: 4, ...state, frozen: null }
+  const frozen = freeze(free, { why: 'a copy failed', holdMs: 0 }, now)
+  t.match(frozen, { revision: 5, frozen: { why: 'a copy failed', heldUntil: null } })
+  if (frozen === undefined) return
+  t.equal(orderOf(frozen, now).frozen?.holdMs, 0)
+  t.equal(freeze(frozen, { why: 'again', holdMs: 0 }, now), undefined, 'it is so already')
+  const held = freeze(frozen, { why: 'again', holdMs: 30_000 }, now + 5_000)
+  t.match(held, { revision: 6, frozen: { since: frozen.frozen?.since, why: 'a copy failed' } })
+  if (held === undefined) return
+  t.equal(orderOf(held, now + 10_000).frozen?.holdMs, 25_000, 'who hears late holds for the rest')
+  t.equal(orderOf(held, now + 99_000).frozen?.holdMs, 0)
 })
 
 t.test('copying: fails when it gets no further for too long, not before', async (t) => {
