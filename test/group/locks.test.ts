@@ -8,7 +8,6 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { GroupLock } from '../../src/daemon/groups.js'
-import type { Status } from '../../src/daemon/status.js'
 import { endMembers, makeMembers } from '../harness/group.js'
 import { type Host, makeSwitched } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
@@ -67,7 +66,7 @@ for (const kind of Object.keys(KINDS) as (keyof typeof KINDS)[]) {
     await end(holder)
     t.match(await hub.holdfast('group', 'check', 'shop'), /can be cut/)
     await hub.holdfast(...create, '--check-locks', '100ms')
-    t.equal((await members[1]?.host.json<Status>('status', 'v1'))?.held, false)
+    t.equal((await members[1]?.host.status('v1'))?.held, false)
   })
 }
 

@@ -10,7 +10,6 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { Status } from '../../src/daemon/status.js'
 import type { GroupSnapshot } from '../../src/group/definition.js'
 import { Chance, chooseSeed, kill, setting, until } from '../harness/faults.js'
 import { HOLDFAST } from '../harness/files.js'
@@ -48,8 +47,7 @@ t.teardown(() => endMembers(members))
 await hub.holdfast('group', 'create', 'shop', 'v0', 'one/v1', 'two/v2')
 
 const look = new GroupLook('shop', hub, members)
-const daemonOf = ({ host, volume }: Member) =>
-  host.json<Status>('status', volume).then(({ pid }) => pid)
+const daemonOf = ({ host, volume }: Member) => host.status(volume).then(({ pid }) => pid)
 
 /** Coordinates one snapshot, and calls back when it tells the state. */
 function order(name: string, method: string, at: { state: string; reached: () => unknown }) {

@@ -2,14 +2,13 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
-import { request } from 'node:http'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Test } from 'tap'
 import type { KnownGroupSnapshot } from '../../src/daemon/groups.js'
 import type { Snapshot } from '../../src/daemon/snapshots.js'
-import type { Status } from '../../src/daemon/status.js'
 import type { GroupSnapshot } from '../../src/group/definition.js'
+import { callSocket } from './ask.js'
 import { isBroken } from './chains.js'
 import { Counts } from './counts.js'
 import { projectFile } from './files.js'
@@ -121,7 +120,7 @@ export class GroupLook {
 
   /** I/O of any member is on hold. */
   async isHeld(): Promise<boolean> {
-    const all = this.#members.map(({ host, volume }) => host.json<Status>('status', volume))
+    const all = this.#members.map(({ host, volume }) => host.status(volume))
     return (await Promise.all(all)).some(({ held }) => held)
   }
 
@@ -151,30 +150,6 @@ export async function control<Reply>(
   body: unknown,
 ): Promise<Reply> {
   return callSocket(join(host.env.HOLDFAST_RUN_DIR ?? '', `${volume}.sock`), path, body)
-}
-
-/** A request to whoever listens on a control socket; without a body it only looks. */
-export async function callSocket<Reply>(
-  socketPath: string,
-  path: string,
-  body?: unknown,
-): Promise<Reply> {
-  const headers = body === undefined ? {} : { 'content-type': 'application/json' }
-  const method = body === undefined ? 'GET' : 'POST'
-  return new Promise((resolve, reject) => {
-    const asked = request({ socketPath, path, method, headers }, (response) => {
-      let text = ''
-      response.setEncoding('utf8').on('data', (piece: string) => {
-        text += piece
-      })
-      response.on('end', () => {
-        if (response.statusCode === 200) resolve(JSON.parse(text) as Reply)
-        else reject(new Error(text))
-      })
-    })
-    asked.on('error', reject)
-    asked.end(body === undefined ? undefined : JSON.stringify(body))
-  })
 }
 
 /** seqs of one moment, by member. */

@@ -9,12 +9,12 @@ import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { HorizonView } from '../../src/daemon/group-horizon.js'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
 import type { Status } from '../../src/daemon/status.js'
 import type { CommonCut, GroupHorizon } from '../../src/group/horizon.js'
+import { callSocket } from './ask.js'
 import { until } from './faults.js'
 import { HOLDFAST } from './files.js'
-import { brokenInTrees, callSocket, type Member, type Moment } from './group.js'
+import { brokenInTrees, type Member, type Moment } from './group.js'
 import { type Host, makeSwitched } from './hosts.js'
 import type { Image } from './image.js'
 import type { Sandbox } from './sandbox.js'
@@ -24,7 +24,7 @@ const GROUP = 'shop'
 
 /** What the daemon of a member says, without a program in between. */
 export function statusOf({ host, volume }: Member): Promise<Status> {
-  return callSocket(join(host.env.HOLDFAST_RUN_DIR ?? '', `${volume}.sock`), '/v1/status')
+  return host.status(volume)
 }
 
 /** What was seen at one moment: of each member, in order. */
@@ -135,8 +135,7 @@ export class Shop {
   /** What is written down, and what the replicas have applied. */
   async see(): Promise<Seen> {
     const horizon = this.#written()
-    const socket = join(this.vault.env.HOLDFAST_RUN_DIR ?? '', '.replica-host.sock')
-    const { replicas } = await callSocket<HostStatus>(socket, '/v1/replicas')
+    const { replicas } = await this.vault.replicas()
     const applied = this.members.map(({ volume }) => {
       return BigInt(replicas.find(({ name }) => name === volume)?.applied ?? 0)
     })

@@ -6,6 +6,9 @@ import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import type { HostStatus } from '../../src/daemon/replica-host.js'
+import type { Status } from '../../src/daemon/status.js'
+import { callSocket } from './ask.js'
 import { HOLDFAST } from './files.js'
 import { attempt, type RunResult, run, start } from './run.js'
 import type { Sandbox } from './sandbox.js'
@@ -72,6 +75,20 @@ export class Host {
 
   async json<T>(...args: string[]): Promise<T> {
     return JSON.parse(await this.holdfast(...args, '--json')) as T
+  }
+
+  /** What the daemon of a volume here says. */
+  status(volume: string): Promise<Status> {
+    return callSocket(this.#socket(volume), '/v1/status')
+  }
+
+  /** What the replica server here says. */
+  replicas(): Promise<HostStatus> {
+    return callSocket(this.#socket('.replica-host'), '/v1/replicas')
+  }
+
+  #socket(name: string): string {
+    return join(this.env.HOLDFAST_RUN_DIR ?? '', `${name}.sock`)
   }
 
   tryHoldfast(...args: string[]): Promise<RunResult> {

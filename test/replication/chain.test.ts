@@ -10,8 +10,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { HostedReplica, HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
+import type { HostedReplica } from '../../src/daemon/replica-host.js'
 import {
   Chance,
   changeBase,
@@ -32,6 +31,7 @@ const SLOW_MBIT = 8
 const SLOW_BYTES = 8 << 20
 const ROUNDS = setting('HOLDFAST_ROUNDS', 2)
 const WAIT_MS = 90_000
+const POLL_MS = 20
 const seed = chooseSeed()
 t.setTimeout(800_000 + ROUNDS * 60_000)
 t.comment(`seed ${seed}, ${ROUNDS} rounds: HOLDFAST_SEED=${seed} HOLDFAST_ROUNDS=${ROUNDS}`)
@@ -45,21 +45,15 @@ const root = (host: Host) => join(image.dir, host.name)
 const tree = (host: Host) => join(root(host), 'data', 'tree')
 
 const hosted = async (host: Host): Promise<HostedReplica | undefined> =>
-  (await host.json<HostStatus>('replica', 'list').catch(() => undefined))?.replicas[0]
+  (await host.replicas().catch(() => undefined))?.replicas[0]
 const logs = () => lastLogs('data', primary, [first, second, third])
-
-/** Its exit code says what its copy is worth: what it prints is all that is asked for here. */
-async function listed(host: Host): Promise<HostedReplica | undefined> {
-  const { stdout } = await host.tryHoldfast('replica', 'list', '--json')
-  return stdout === '' ? undefined : (JSON.parse(stdout) as HostStatus).replicas[0]
-}
 
 /** Waits until a replica says that it has all that was captured until now. */
 async function settled(host: Host): Promise<void> {
-  const { captured } = await primary.json<Status>('status', 'data')
+  const { captured } = await primary.status('data')
   let last: HostedReplica | undefined
   const there = async () => {
-    last = await listed(host)
+    last = await hosted(host)
     return last !== undefined && last.applied >= captured.seq && !last.baseline
   }
   await until(there, `${host.name} to have seq ${captured.seq}`, WAIT_MS).catch((error: Error) => {
@@ -101,7 +95,7 @@ await t.test('chain: two replicas, and one of them feeds a third', async (t) => 
   await until(async () => (await hosted(first))?.feeds[0]?.copy === 'UpToDate', 'the feed to be')
   t.match(await hosted(first), { primary: 'primary', feeds: [{ peer: 'third', copy: 'UpToDate' }] })
   t.match(await first.holdfast('replica', 'list'), /data feeds +third connected, async, UpToDate/)
-  const { captured } = await primary.json<Status>('status', 'data')
+  const { captured } = await primary.status('data')
   const end = (await hosted(third))?.end ?? 0
   t.ok(end >= captured.seq, `the third knows the end of the primary's journal: ${end}`)
   t.match(await hosted(third), { primary: 'first', copy: 'UpToDate', problem: null })
@@ -110,12 +104,15 @@ await t.test('chain: two replicas, and one of them feeds a third', async (t) => 
 await t.test('chain: the end knows of what the middle has not got yet', async (t) => {
   await primary.throttle(SLOW_MBIT)
   writeFileSync(join(dir, 'slow'), randomBytes(SLOW_BYTES))
-  const { captured } = await primary.json<Status>('status', 'data')
+  const { captured } = await primary.status('data')
   let behind = 0
   for (;;) {
-    const shown = await listed(third)
+    const shown = await hosted(third)
     if (shown === undefined || shown.applied >= captured.seq) break
-    if (shown.end < captured.seq) continue
+    if (shown.end < captured.seq) {
+      await sleep(POLL_MS)
+      continue
+    }
     behind += 1
     if (shown.copy === 'UpToDate') return void t.fail(JSON.stringify(shown))
   }
@@ -141,7 +138,7 @@ await t.test('chain: cut links and deaths', async (t) => {
         await sleep(chance.between(100, 1500))
         await host.setLink('up')
       } else if (host === primary) {
-        await kill((await primary.json<Status>('status', 'data')).pid)
+        await kill((await primary.status('data')).pid)
         await primary.holdfast('mount', 'data')
       } else {
         await host.stopServing('SIGKILL')

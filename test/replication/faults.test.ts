@@ -10,7 +10,6 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { Status } from '../../src/daemon/status.js'
 import { Postgres, Sqlite } from '../harness/databases.js'
 import { Chance, checkLoad, chooseSeed, kill, Load, setting } from '../harness/faults.js'
 import { tool } from '../harness/files.js'
@@ -288,7 +287,7 @@ await t.test(
     }
     t.comment(JSON.stringify(Object.fromEntries(done)))
     t.ok(killed() >= kills, `${killed()} killed in ${round} rounds`)
-    const [shown] = (await primary.json<Status>('status', 'data')).replicas
+    const [shown] = (await primary.status('data')).replicas
     t.match(shown, { connection: 'connected', copy: 'UpToDate', problem: null })
     await primary.holdfast('unmount', 'data')
   },

@@ -6,8 +6,6 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import { Journal } from '../../src/journal/store.js'
 import { HoldfastError } from '../../src/lib/errors.js'
 import { silentLogger } from '../../src/lib/log.js'
@@ -34,8 +32,8 @@ const root = join(image.dir, 'replicas')
 const AT = `${primary.address}:7421`
 const MOUNT = ['--ring', sandbox.rings, '--ring-size', '64M']
 
-const status = async () => (await primary.json<Status>('status', 'data')).replicas
-const hosted = (host: Host) => host.json<HostStatus>('replica', 'list')
+const status = async () => (await primary.status('data')).replicas
+const hosted = (host: Host) => host.replicas()
 const differences = async (tree: string) => {
   const waited = await primary.tryHoldfast('wait', 'data', '--timeout', '60s')
   if (waited.code !== 0) throw new Error(`${waited.stderr}\n${replica.log.slice(-3000)}`)
@@ -69,7 +67,7 @@ await t.test('follow: introduced and connected from the replica', async (t) => {
 })
 
 await t.test('follow: again after deaths of both sides', async (t) => {
-  const [{ pid }] = [await primary.json<Status>('status', 'data')]
+  const [{ pid }] = [await primary.status('data')]
   await kill(pid)
   await primary.holdfast('mount', 'data')
   await bash('echo more >more; rm -rf new/lot', { cwd: dir })

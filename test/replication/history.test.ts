@@ -12,8 +12,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { HistoryStatus } from '../../src/daemon/history.js'
 import type { ReplicaPoint } from '../../src/daemon/replica-history.js'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import { Chance, chooseSeed, fillBase, setting } from '../harness/faults.js'
 import { tool } from '../harness/files.js'
 import { lastLogs, makeHosts } from '../harness/hosts.js'
@@ -53,7 +51,7 @@ async function keep(): Promise<void> {
   await bash('find . -type f -print0 | xargs -0 -r sync', { cwd: dir })
   copies += 1
   const copy = join(here.dir, `reference-${copies}`)
-  const { captured } = await primary.json<Status>('status', 'data')
+  const { captured } = await primary.status('data')
   await run('cp', ['-a', '--reflink=never', '--sparse=always', '--', dir, copy])
   references.push({ seq: captured.seq, timeMs: Date.now(), copy })
 }
@@ -153,7 +151,7 @@ await t.test('replica history: a view stays as it is while the replica goes on',
   await bash('rm -rf -- ./*', { cwd: dir })
   await caughtUp()
   t.equal(await compareTrees(view, last.copy), '', 'at a time')
-  const { replicas } = await replica.json<HostStatus>('replica', 'list')
+  const { replicas } = await replica.replicas()
   t.match(replicas[0]?.history, { mode: 'continuous', views: [{ path: view }], lost: 0 })
   t.comment(JSON.stringify(replicas[0]?.history))
   const busy = await replica.tryHoldfast('replica', 'history', 'data', '--mode', 'none')

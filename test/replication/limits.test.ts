@@ -14,7 +14,6 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { ControlClient } from '../../src/daemon/client.js'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
 import type { ReplicaRequest } from '../../src/daemon/replica-options.js'
 import { until } from '../harness/faults.js'
 import { makeHosts } from '../harness/hosts.js'
@@ -145,7 +144,7 @@ await t.test('apply delay: kept by the replica, whatever becomes of its primary'
   })
   await sleep(500)
   t.notOk(existsSync(join(tree, 'much-later')))
-  const { replicas } = await replica.json<HostStatus>('replica', 'list')
+  const { replicas } = await replica.replicas()
   t.match(replicas, [{ applyDelayMs: 3_600_000, copy: 'Consistent' }])
   await change({ applyDelayMs: 0 })
   await client.wait({ for: 'applied' })

@@ -8,7 +8,6 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import type { Status } from '../../src/daemon/status.js'
 import { Chance, checkLoad, chooseSeed, Load, setting, until } from '../harness/faults.js'
 import { makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
@@ -33,7 +32,7 @@ const dir = join(image.dir, 'data')
 const root = join(image.dir, 'replicas')
 const tree = join(root, 'data', 'tree')
 
-const shown = async () => (await primary.json<Status>('status', 'data')).replicas[0]
+const shown = async () => (await primary.status('data')).replicas[0]
 const wait = (timeout: string) => primary.tryHoldfast('wait', 'data', '--timeout', timeout)
 
 mkdirSync(dir)

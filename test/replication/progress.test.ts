@@ -8,8 +8,6 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import t from 'tap'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import { until } from '../harness/faults.js'
 import { HOLDFAST, projectFile } from '../harness/files.js'
 import { type Host, makeHosts } from '../harness/hosts.js'
@@ -27,12 +25,12 @@ const dir = join(image.dir, 'data')
 const root = join(image.dir, 'replicas')
 
 const shown = async () => {
-  const [found] = (await primary.json<Status>('status', 'data')).replicas
+  const [found] = (await primary.status('data')).replicas
   if (found === undefined) throw new Error('no replica in the status')
   return found
 }
 const hosted = async () => {
-  const [found] = (await replica.json<HostStatus>('replica', 'list')).replicas
+  const [found] = (await replica.replicas()).replicas
   if (found === undefined) throw new Error('no replica on its host')
   return found
 }
@@ -124,7 +122,7 @@ await t.test('metrics: what both hosts tell of the replica', async (t) => {
   await until(async () => (await hosted()).copy === 'UpToDate', 'the replica to be up to date')
   const here = await metrics(primary, 'data.sock')
   const there = await metrics(replica, '.replica-host.sock')
-  const { captured } = await primary.json<Status>('status', 'data')
+  const { captured } = await primary.status('data')
   t.equal(value(here, 'holdfast_replica_applied_seq', 'peer="replica"'), captured.seq)
   t.equal(value(here, 'holdfast_replica_connection', 'state="connected"'), 1)
   t.equal(value(here, 'holdfast_replica_connection', 'state="waiting"'), 0)

@@ -8,8 +8,6 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import {
   Chance,
   changeBase,
@@ -46,7 +44,7 @@ const root = join(there.dir, 'replicas')
 const tree = join(root, 'data', 'tree')
 const mountArgs = ['mount', dir, '--ring', sandbox.rings, '--ring-size', '64M']
 
-const status = () => primary.json<Status>('status', 'data')
+const status = () => primary.status('data')
 /** What both sides have logged last. */
 const logs = () => lastLogs('data', primary, [replica])
 const differences = async () => {
@@ -71,7 +69,7 @@ await t.test('replicate: introduced, a baseline, then every change', async (t) =
   t.equal(await differences(), '', 'what came after it')
   const [shown] = (await status()).replicas
   t.match(shown, { peer: 'replica', connection: 'connected', copy: 'UpToDate', problem: null })
-  const hosted = await replica.json<HostStatus>('replica', 'list')
+  const hosted = await replica.replicas()
   t.match(hosted.replicas, [
     { name: 'data', primary: 'primary', connected: true, copy: 'UpToDate' },
   ])

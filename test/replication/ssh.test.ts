@@ -6,8 +6,6 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import { parseSshUrl, sshArguments } from '../../src/replication/ssh.js'
 import { codeOf } from '../harness/code.js'
 import {
@@ -70,7 +68,7 @@ const url = `ssh://${replica.address}${root}`
 const CONFIG = ['--ssh-config', sshd.at('config')]
 const NAMED = ['--name', 'r', '--as', 'primary', ...CONFIG]
 
-const status = async () => (await primary.json<Status>('status', 'data')).replicas[0]
+const status = async () => (await primary.status('data')).replicas[0]
 const differences = async () => {
   const waited = await primary.tryHoldfast('wait', 'data', '--timeout', '60s')
   if (waited.code !== 0) {
@@ -118,7 +116,7 @@ await t.test('ssh: replicated, without a server there', async (t) => {
   t.match(said, /data is shipped to r, async/)
   t.equal(await differences(), '')
   t.match(await primary.holdfast('peer', 'list'), /r +ssh:\/\/198\.18\.0\.2\S+ +known to ssh/)
-  const hosted = await replica.json<HostStatus>('replica', 'list')
+  const hosted = await replica.replicas()
   t.match(hosted, { address: null, root, replicas: [{ name: 'data', connected: true }] })
   t.same(await sshd.ends(), [hosted.pid], 'the end of ssh keeps them')
   const second = await replica.tryHoldfast('replica', 'serve', '--root', root)
@@ -144,7 +142,7 @@ await t.test('ssh: cut links and deaths on both sides', async (t) => {
     if (what === 'replica') {
       for (const pid of await sshd.ends()) await kill(pid)
     } else if (what === 'primary') {
-      await kill((await primary.json<Status>('status', 'data')).pid)
+      await kill((await primary.status('data')).pid)
       await writing
       await noEnds()
       await primary.holdfast('mount', 'data')
@@ -169,7 +167,7 @@ await t.test('ssh: handed over to the server that runs there', async (t) => {
   await bash('echo handed >over; rm -rf new', { cwd: dir })
   await primary.holdfast('replicate', 'data', '--to', 'r')
   t.equal(await differences(), '')
-  const { replicas, address } = await replica.json<HostStatus>('replica', 'list')
+  const { replicas, address } = await replica.replicas()
   t.match(replicas, [{ name: 'data', connected: true, primary: 'primary' }])
   t.ok(address, 'by the server')
   await replica.stopServing('SIGKILL')

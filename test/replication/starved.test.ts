@@ -6,8 +6,6 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import { until } from '../harness/faults.js'
 import { makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
@@ -38,10 +36,9 @@ async function leave(mib: number): Promise<void> {
   await run('fallocate', ['-l', `${blocks * size - mib * MIB}`, ballast])
 }
 
-const shown = async () => (await primary.json<Status>('status', 'data')).replicas[0]
+const shown = async () => (await primary.status('data')).replicas[0]
 const hosted = async () => {
-  const { code, stdout } = await replica.tryHoldfast('replica', 'list', '--json')
-  return code === 3 ? undefined : (JSON.parse(stdout) as HostStatus).replicas[0]
+  return (await replica.replicas().catch(() => undefined))?.replicas[0]
 }
 const SPACE = /no space|No space/
 const bothSay = () => {
@@ -115,7 +112,7 @@ await t.test('starved: a peer that does not read', async (t) => {
       /RssAnon:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
     return Number(kib) / 1024
   }
-  const { pid } = await primary.json<Status>('status', 'data')
+  const { pid } = await primary.status('data')
   const server = replica.serverPid ?? 0
   rmSync(join(dir, 'wide'))
   t.equal(await catchUp(), '')

@@ -4,8 +4,6 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import type { HostStatus } from '../../src/daemon/replica-host.js'
-import type { Status } from '../../src/daemon/status.js'
 import { HoldfastError } from '../../src/lib/errors.js'
 import { silentLogger } from '../../src/lib/log.js'
 import { Channel } from '../../src/replication/channel.js'
@@ -213,7 +211,7 @@ await t.test('strangers: a crowd', async (t) => {
     writeFileSync(join(dir, `in-the-crowd-${n}`), 'x')
     await primary.holdfast('wait', 'data', '--timeout', '20s')
   }
-  const shown = async () => (await primary.json<Status>('status', 'data')).replicas[0]
+  const shown = async () => (await primary.status('data')).replicas[0]
   t.equal((await shown())?.connections, 1, 'the replica goes on over the same connection')
   await replica.setLink('down')
   await until(async () => (await shown())?.connection !== 'connected', 'the cut to be noticed')
@@ -235,12 +233,12 @@ await t.test('strangers: a crowd', async (t) => {
 await t.test('strangers: a removed peer stops being replicated to', async (t) => {
   await replica.holdfast('peer', 'remove', 'primary')
   await until(async () => {
-    const { replicas } = await primary.json<Status>('status', 'data')
+    const { replicas } = await primary.status('data')
     return replicas[0]?.connection === 'refused'
   }, 'the primary to be refused')
   await sleep(100)
-  const { replicas } = await primary.json<Status>('status', 'data')
+  const { replicas } = await primary.status('data')
   t.match(replicas, [{ problem: { code: 'PEER_REFUSED', message: /does not know you/ } }])
-  t.match((await replica.json<HostStatus>('replica', 'list')).replicas, [{ connected: false }])
+  t.match((await replica.replicas()).replicas, [{ connected: false }])
   await primary.holdfast('unmount', 'data')
 })

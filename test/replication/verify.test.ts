@@ -17,7 +17,6 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { ReplicaStatus } from '../../src/daemon/replica-status.js'
-import type { Status } from '../../src/daemon/status.js'
 import type { VerifyProgress } from '../../src/daemon/verification.js'
 import {
   Chance,
@@ -57,7 +56,7 @@ const root = join(there.dir, 'replicas')
 const tree = join(root, 'data', 'tree')
 
 const status = async () => {
-  const [shown] = (await primary.json<Status>('status', 'data')).replicas
+  const [shown] = (await primary.status('data')).replicas
   if (shown === undefined) throw new Error('no replica')
   return shown
 }
