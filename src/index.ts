@@ -50,6 +50,11 @@ export {
   thawGroup,
 } from './daemon/group-horizon.js'
 export {
+  type PrunedGroupSnapshot,
+  type PruneGroupRequest,
+  pruneGroupSnapshots,
+} from './daemon/group-prune.js'
+export {
   type GroupRestoration,
   type GroupRestoreRequest,
   type HostRestored,

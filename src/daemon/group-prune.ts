@@ -12,11 +12,13 @@ export interface PruneGroupRequest extends GroupOptions {
   policy: Policy
   /** Only snapshots with all of these. */
   labels?: Readonly<Record<string, string>> | undefined
+  dryRun?: boolean
 }
 
 /** What becomes of one, newest first. */
 export interface PrunedGroupSnapshot {
   name: string
+  created: string
   keep: boolean
   /** Why it is kept. */
   reasons: string[]
@@ -29,10 +31,14 @@ export async function pruneGroupSnapshots({
   group,
   policy,
   labels = {},
+  dryRun = false,
   ...options
 }: PruneGroupRequest): Promise<PrunedGroupSnapshot[]> {
   if (isEmpty(policy)) {
-    throw new HoldfastError('USAGE', 'nothing says what is to be kept', { op: 'group.prune' })
+    throw new HoldfastError('USAGE', 'nothing says what is to be kept', {
+      op: 'group.prune',
+      hint: 'Give at least one of --keep-last, --keep-daily, …',
+    })
   }
   const wanted = Object.entries(labels)
   const own = (await listGroupSnapshots(group, options)).filter((each) => {
@@ -40,9 +46,9 @@ export async function pruneGroupSnapshots({
   })
   const results: PrunedGroupSnapshot[] = []
   for (const { snapshot, keep, reasons } of judged(own, policy)) {
-    const { name } = snapshot
-    const error = keep ? null : await destroyed(group, name, options)
-    results.push({ name, keep, reasons, error })
+    const { name, created } = snapshot
+    const error = keep || dryRun ? null : await destroyed(group, name, options)
+    results.push({ name, created, keep, reasons, error })
   }
   return results
 }

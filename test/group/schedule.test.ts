@@ -123,6 +123,26 @@ await t.test('group schedule: taken, and pruned, on all hosts', async (t) => {
   t.match(await hub.holdfast(...snapshot, 'schedule', 'list'), /shop +shop +every 1 h/)
 })
 
+await t.test('group prune: by hand, on all hosts', async (t) => {
+  const before = await names()
+  const prune = (...flags: string[]) => hub.tryHoldfast(...snapshot, 'prune', 'shop', ...flags)
+  t.match(await prune(), { code: 2, stderr: /nothing says what is to be kept/ })
+  t.match(await prune('--keep-last', '2', '--dry-run'), {
+    code: 0,
+    stdout: new RegExp(`would go +${before[0]}`),
+  })
+  t.same(await names(), before, 'nothing went')
+  const mine = await prune('--keep-last', '1', '--label', 'made=by-nobody', '--json')
+  t.same(JSON.parse(mine.stdout), { snapshots: [] })
+  await hub.holdfast(...snapshot, 'create', 'shop', '--name', 'one-more')
+  t.match(await prune('--keep-last', '3'), { code: 0, stdout: /gone +by-hand/ })
+  const left = [...before.filter((name) => name !== 'by-hand'), 'one-more']
+  t.same((await names()).sort(), left.toSorted())
+  for (const host of hosts) t.same((await namesOn(host)).sort(), left.toSorted(), host.name)
+  await hub.holdfast(...snapshot, 'destroy', 'shop', 'one-more')
+  await hub.holdfast(...snapshot, 'create', 'shop', '--name', 'by-hand')
+})
+
 await t.test('group schedule: what fails, and what is lost', async (t) => {
   const before = await names()
   await one.stopServing()

@@ -1,15 +1,24 @@
-/** `holdfast group snapshot create|mount|unmount|list|destroy`; `group-schedule.ts` has the rest. */
+/** `holdfast group snapshot create|mount|unmount|list|destroy|prune`; `group-schedule.ts` has the rest. */
 import type { Command } from 'commander'
 import type { GroupSnapshot } from '../../group/definition.js'
+import { HoldfastError } from '../../lib/errors.js'
 import { formatCount, formatDuration } from '../../lib/format.js'
 import { hostName } from '../../lib/host-name.js'
 import { addCutOptions, type CutFlags, cutOrder, MAX_HOLD } from '../cut-arguments.js'
+import { addKeepOptions, type KeepFlags, labelArgument, policyOf } from '../keep-arguments.js'
 import { interruptSignal, out, print, printJson, remark, table } from '../output.js'
+import { prunedTable } from '../render-pruned.js'
 import { addGroupSchedules } from './group-schedule.js'
 
 interface CreateFlags extends CutFlags {
   name?: string
   verbose?: boolean
+  json?: boolean
+}
+
+interface PruneFlags extends KeepFlags {
+  label?: Record<string, string>
+  dryRun?: boolean
   json?: boolean
 }
 
@@ -126,6 +135,37 @@ function addOthers(snapshot: Command): void {
         await destroyGroupSnapshot(group, name, { force, signal: interruptSignal() })
         print(`${out.bold(name)} is forgotten`)
       }
+    })
+  addPrune(snapshot)
+}
+
+function addPrune(snapshot: Command): void {
+  const prune = snapshot
+    .command('prune')
+    .summary('forget those that a policy does not keep, on all hosts')
+    .description(
+      'Applies a policy to the snapshots of a group, as `restic forget` does. Only whole ones count; one of ' +
+        'which a host has lost its part goes when it would, were it whole.',
+    )
+    .argument('<group>')
+  addKeepOptions(prune)
+    .option('--label <key=value>', 'only those with this label; again for more', labelArgument)
+    .option('--dry-run', 'only tell what would go')
+    .option('--json', 'as JSON')
+    .addHelpText(
+      'after',
+      '\nExample:\n  holdfast group snapshot prune shop --keep-daily 7 --keep-weekly 4 --dry-run',
+    )
+    .action(async (group: string, flags: PruneFlags) => {
+      const { pruneGroupSnapshots } = await import('../../daemon/group-prune.js')
+      const { label: labels, dryRun = false, json = false } = flags
+      const about = { group, policy: policyOf(flags), labels, dryRun, signal: interruptSignal() }
+      const results = await pruneGroupSnapshots(about)
+      if (json) printJson({ snapshots: results })
+      else if (results.length === 0) print('no snapshots')
+      else print(prunedTable(results, dryRun))
+      const [failed] = results.flatMap(({ error }) => error ?? [])
+      if (failed !== undefined) throw HoldfastError.from(failed)
     })
 }
 

@@ -1,9 +1,9 @@
 /** `holdfast snapshot prune` */
 import type { Command } from 'commander'
-import type { PrunedSnapshot } from '../../daemon/prune-snapshots.js'
 import { HoldfastError } from '../../lib/errors.js'
 import { addKeepOptions, type KeepFlags, labelArgument, policyOf } from '../keep-arguments.js'
-import { interruptSignal, out, print, printJson, table } from '../output.js'
+import { interruptSignal, print, printJson } from '../output.js'
+import { prunedTable } from '../render-pruned.js'
 
 interface PruneFlags extends KeepFlags {
   label?: Record<string, string>
@@ -43,19 +43,8 @@ Examples:
       const results = await pruneSnapshots({ policy, volume, labels, hooks, dryRun, signal })
       if (json) printJson({ snapshots: results })
       else if (results.length === 0) print('no snapshots')
-      else print(resultTable(results, dryRun))
+      else print(prunedTable(results, dryRun))
       const [failed] = results.flatMap(({ error }) => error ?? [])
       if (failed !== undefined) throw HoldfastError.from(failed)
     })
-}
-
-function resultTable(results: readonly PrunedSnapshot[], dryRun: boolean): string {
-  const rows = results.map(({ name, created, volumes, keep, reasons, error }) => [
-    keep ? out.green('keep') : error === null ? (dryRun ? 'would go' : 'gone') : out.red('failed'),
-    name,
-    created,
-    volumes.join(','),
-    error?.message ?? reasons.join(', '),
-  ])
-  return table([['', 'NAME', 'TAKEN', 'VOLUMES', 'WHY'], ...rows])
 }
