@@ -14,6 +14,7 @@ import type { FollowState } from '../replication/follower.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
 import type { Replica } from '../replication/replica.js'
+import { whenOpen } from '../replication/replica-state.js'
 import { type Connected, ReplicaHost, sshIdentity } from '../replication/serve.js'
 import type { Caller } from '../replication/session.js'
 import { ControlServer, type Routes, readBody } from './control.js'
@@ -236,6 +237,9 @@ class Served implements ServedReplicas {
       },
     )
     const past = (name: string) => this.#history(this.#find(name))
+    app.addHook<{ Params: { name?: string } }>('preHandler', async ({ params }) => {
+      if (params?.name !== undefined) await whenOpen(this.#find(params.name))
+    })
     addPastRoutes(app, '/v1/replicas/:name', ({ name = '' }) => past(name))
     app.get<{ Params: { name: string } }>('/v1/replicas/:name/history/points', async (request) => {
       return { points: past(request.params.name).points }

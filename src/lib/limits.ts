@@ -132,6 +132,8 @@ export const HORIZON_CUT_MS = 10_000
 export const COPY_TIMEOUT_MS_DEFAULT = 10_000
 /** Time beyond that to come back, from a start and from a thaw: pauses between connections are long by then. */
 export const COPY_GRACE_MS = 15_000
+/** How long whoever asks something of a replica waits until it is open, after a start of its server. */
+export const REPLICA_OPEN_MS_MAX = 10_000
 /** Longest time for which a frozen group holds applications; the data plane has the same limit. */
 export const APPLICATION_HOLD_MS_MAX = 600_000
 /** A host answers after so long at the latest what it is asked to wait for: it may be told more meanwhile. */

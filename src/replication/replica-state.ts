@@ -1,5 +1,7 @@
-/** What is told of a replica. */
+/** What is told of a replica, and waiting until that is so. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { ErrorReport } from '../lib/errors.js'
+import { REPLICA_OPEN_MS_MAX } from '../lib/limits.js'
 import type { CopyState } from './copy-state.js'
 import type { LogPlace } from './replica-messages.js'
 import type { Verdict } from './verdict.js'
@@ -41,12 +43,12 @@ export interface Resetting {
   frames: Uint8Array<ArrayBuffer>[]
 }
 
-/** Resolves when a replica is ready, looking at each change of its state. */
-export async function untilReady(replica: {
-  readonly isReady: boolean
-  watch(onChange: () => void): () => void
-}): Promise<void> {
-  while (!replica.isReady) {
+/** Resolves when it is so, looking at each change of a replica's state. */
+export async function untilSo(
+  replica: { watch(onChange: () => void): () => void },
+  isSo: () => boolean,
+): Promise<void> {
+  while (!isSo()) {
     await new Promise<void>((resolve) => {
       const end = replica.watch(() => {
         end()
@@ -54,4 +56,13 @@ export async function untilReady(replica: {
       })
     })
   }
+}
+
+/** Resolves when it is open, or late. */
+export async function whenOpen(replica: {
+  readonly isOpen: boolean
+  watch(onChange: () => void): () => void
+}): Promise<void> {
+  const late = sleep(REPLICA_OPEN_MS_MAX, undefined, { ref: false })
+  await Promise.race([late, untilSo(replica, () => replica.isOpen)])
 }

@@ -37,7 +37,7 @@ import type {
   LogRequest,
 } from './replica-messages.js'
 import { ReplicaPast } from './replica-past.js'
-import { type ReplicaState, type Resetting, untilReady } from './replica-state.js'
+import { type ReplicaState, type Resetting, untilSo } from './replica-state.js'
 import { died, ended, worker } from './replica-workers.js'
 import type { Behind } from './timeline.js'
 import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
@@ -190,14 +190,18 @@ export class Replica {
 
   /** Both workers have said where they stand, and no frame of an earlier connection waits. */
   get isReady(): boolean {
-    if (this.#logFailure !== null) return true
-    const { log, apply } = this.#opened
-    return log && this.#queued === 0 && (apply || this.#applyFailure !== null)
+    return this.#logFailure !== null || (this.isOpen && this.#queued === 0)
   }
 
   /** Resolves when it is. */
   ready(): Promise<void> {
-    return untilReady(this)
+    return untilSo(this, () => this.isReady)
+  }
+
+  /** Its workers have said where they stand, its past included, or have failed. */
+  get isOpen(): boolean {
+    const { log, apply } = this.#opened
+    return (log || this.#logFailure !== null) && (apply || this.#applyFailure !== null)
   }
 
   /** The log takes no more until it has stored some. */
