@@ -171,6 +171,8 @@ export const HOOK_OUTPUT_CHARS_MAX = 16_384
 /** Of what it said on stderr, so much is in the certificate. */
 export const HOOK_STDERR_LINES_MAX = 10
 export const HOOK_STDERR_CHARS_MAX = 2_000
+/** Characters of a variable of its environment: the kernel takes 128 KiB, and a character has up to 3 bytes. */
+export const HOOK_VARIABLE_CHARS_MAX = 32_768
 /** How often the schedules of a volume are looked at. */
 export const SCHEDULE_LOOK_MS = 1_000
 /** Shortest and longest time between the snapshots of a schedule. */

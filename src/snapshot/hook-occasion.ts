@@ -3,6 +3,7 @@
  * input. Hooks written for zrepl and sanoid find the variables that they know; docs/HOOKS.md lists them.
  */
 import type { ErrorReport } from '../lib/errors.js'
+import { HOOK_VARIABLE_CHARS_MAX } from '../lib/limits.js'
 import type { Hook, Phase } from './hooks.js'
 
 export interface HookVolume {
@@ -57,6 +58,19 @@ export function argumentsFor({ freeze }: Hook, { phase }: HookOccasion): string[
 
 /** Empty where there is nothing to say, so that `set -u` does no harm. */
 export function environmentFor(occasion: HookOccasion, timeoutMs: number): Record<string, string> {
+  const told = Object.entries(variablesFor(occasion, timeoutMs))
+  return Object.fromEntries(told.map(([name, value]) => [name, fitting(value)]))
+}
+
+/**
+ * What others have said (an error quotes the last words of a program) may have bytes in it, or a length,
+ * with which no program can be started: then nothing would be undone. The JSON has it as it is.
+ */
+function fitting(value: string): string {
+  return value.replaceAll('\0', '').slice(0, HOOK_VARIABLE_CHARS_MAX)
+}
+
+function variablesFor(occasion: HookOccasion, timeoutMs: number): Record<string, string> {
   const { phase, snapshot, volumes, labels, dryRun, result, error, maxHoldMs } = occasion
   const [first] = volumes
   const each = (of: (volume: HookVolume) => string | number, by: string) => volumes.map(of).join(by)

@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { z } from 'zod'
+import { toHoldfastError } from '../lib/errors.js'
 import {
   HOOK_KILL_MS,
   HOOK_ORPHAN_MS,
@@ -58,7 +59,12 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 /** Never rejects. A hook that cannot be started has failed, and `stderr` says why. */
 export async function runHook(call: HookCall): Promise<HookEnd> {
   const begun = performance.now()
-  const child = start(call)
+  let child: ChildProcess
+  try {
+    child = start(call)
+  } catch (error) {
+    return notStarted(call, toHoldfastError(error, 'hook.start').message)
+  }
   const stdout = new Tail(child, 'stdout')
   const stderr = new Tail(child, 'stderr')
   const ended = endOf(child)
@@ -81,6 +87,15 @@ export async function runHook(call: HookCall): Promise<HookEnd> {
     stderr: lastLines(said),
   }
   return { run, output: { stdout: stdout.text, stderr: said } }
+}
+
+/** No memory for it, or too much to tell it: spawn() throws some errors, and emits others. */
+function notStarted({ hook, phase }: HookCall, why: string): HookEnd {
+  const run: HookRun = {
+    ...{ hook: hook.name, phase, onFailure: hook.onFailure },
+    ...{ result: 'failed', code: null, signal: null, ms: 0, stderr: lastLines(why) },
+  }
+  return { run, output: { stdout: '', stderr: why } }
 }
 
 /** What came of it, in words: `exit code 3`, `SIGSEGV`, `not ended after 30000 ms`. */
@@ -168,7 +183,8 @@ class Tail {
   constructor(child: ChildProcess, name: 'stdout' | 'stderr') {
     const stream = child[name]
     this.closed = new Promise((resolve) => {
-      if (stream === null) return resolve()
+      // Without a descriptor for it there is no stream, whatever the type says.
+      if (!stream) return resolve()
       stream.once('close', resolve)
       stream.on('error', () => {})
       stream.setEncoding('utf8').on('data', (text: string) => {

@@ -27,6 +27,11 @@ export interface HookSessionOptions {
 
 type Outcome = Pick<HookOccasion, 'result' | 'error'>
 
+type Circumstances = Partial<HookOccasion> & {
+  leftMs?: number
+  signal?: AbortSignal | undefined
+}
+
 export class HookSession {
   /** All that ran, in order. */
   readonly runs: HookRun[] = []
@@ -34,8 +39,8 @@ export class HookSession {
   readonly #onEnd: ((end: HookEnd) => void) | undefined
   readonly #signal: AbortSignal | undefined
   #subject: HookSubject
-  /** By `pair`: how the part before the snapshot ended. */
-  readonly #begun = new Map<string, HookRun>()
+  /** By `pair`: whether the part before the snapshot has gone well. */
+  readonly #begun = new Map<string, boolean>()
 
   constructor({ hooks, subject, onEnd, signal }: HookSessionOptions) {
     this.#hooks = hooks
@@ -58,8 +63,10 @@ export class HookSession {
   async preSnapshot(): Promise<void> {
     for (const hook of this.#of('pre-snapshot')) {
       this.#requireGoing()
+      // Before it is started: whatever goes wrong then, it may have frozen something.
+      this.#begun.set(hook.pair, false)
       const run = await this.#run(hook, 'pre-snapshot', { signal: this.#signal })
-      this.#begun.set(hook.pair, run)
+      this.#begun.set(hook.pair, run.result === 'ok')
       this.#require(run)
     }
     this.#requireGoing()
@@ -81,23 +88,27 @@ export class HookSession {
     }
   }
 
-  /** What was begun is undone, in reverse; what is for afterwards alone runs when there is a snapshot. */
+  /**
+   * What was begun is undone, in reverse; what is for afterwards alone runs when there is a snapshot.
+   * Never rejects.
+   */
   async postSnapshot(outcome: Outcome): Promise<void> {
     const paired = new Set(this.#of('pre-snapshot').map(({ pair }) => pair))
     for (const hook of this.#of('post-snapshot').toReversed()) {
       const before = this.#begun.get(hook.pair)
       const wanted = paired.has(hook.pair) ? before !== undefined : outcome.result === 'taken'
-      const preFailed = before !== undefined && before.result !== 'ok'
-      if (wanted) await this.#run(hook, 'post-snapshot', { ...outcome, preFailed })
+      const preFailed = before === false
+      if (wanted) await this.#runAnyway(hook, 'post-snapshot', { ...outcome, preFailed })
     }
   }
 
+  /** Never rejects. */
   async failure(error: unknown): Promise<void> {
     const outcome: Outcome = {
       result: 'failed',
       error: toHoldfastError(error, 'snapshot').toJSON(),
     }
-    for (const hook of this.#of('failure')) await this.#run(hook, 'failure', outcome)
+    for (const hook of this.#of('failure')) await this.#runAnyway(hook, 'failure', outcome)
   }
 
   /** HOOK_FAILED: it is to stay, unless `force`. */
@@ -112,11 +123,7 @@ export class HookSession {
     return this.#hooks.filter(({ phases }) => phases.includes(phase))
   }
 
-  async #run(
-    hook: Hook,
-    phase: Phase,
-    about: Partial<HookOccasion> & { leftMs?: number; signal?: AbortSignal | undefined },
-  ): Promise<HookRun> {
+  async #run(hook: Hook, phase: Phase, about: Circumstances): Promise<HookRun> {
     const { leftMs = hook.timeoutMs, signal, ...rest } = about
     const timeoutMs = Math.min(leftMs, hook.timeoutMs)
     const occasion: HookOccasion = { preFailed: false, ...this.#subject, ...rest, phase }
@@ -131,8 +138,21 @@ export class HookSession {
       signal,
     })
     this.runs.push(end.run)
-    this.#onEnd?.(end)
+    try {
+      this.#onEnd?.(end)
+    } catch {
+      // A log without room: what the hook has begun is undone all the same.
+    }
     return end.run
+  }
+
+  /** One that cannot be run keeps no other from being run. */
+  async #runAnyway(hook: Hook, phase: Phase, about: Circumstances): Promise<void> {
+    try {
+      await this.#run(hook, phase, about)
+    } catch {
+      // How a hook ends is a result: this is one that could not even be told what it is about.
+    }
   }
 
   #require(run: HookRun): void {
