@@ -92,14 +92,28 @@ export function exitOnClosedPipe(): void {
 
 /** An AbortSignal of the first SIGINT or SIGTERM; the second ends the process. */
 export function interruptSignal(): AbortSignal {
+  return catchInterrupts().signal
+}
+
+export interface Interrupts {
+  signal: AbortSignal
+  /** From now on they are somebody else's. Idempotent. */
+  release(): void
+}
+
+/** As `interruptSignal`, for as long as they are wanted. */
+export function catchInterrupts(): Interrupts {
   const controller = new AbortController()
   const onSignal = () => {
     if (controller.signal.aborted) process.exit(130)
     controller.abort()
   }
-  process.on('SIGINT', onSignal)
-  process.on('SIGTERM', onSignal)
-  return controller.signal
+  const caught = ['SIGINT', 'SIGTERM'] as const
+  for (const signal of caught) process.on(signal, onSignal)
+  const release = () => {
+    for (const signal of caught) process.off(signal, onSignal)
+  }
+  return { signal: controller.signal, release }
 }
 
 /** A question of usage that commander cannot see. */

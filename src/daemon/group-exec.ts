@@ -7,6 +7,7 @@
 import { type GroupSnapshot, Groups, volumesOn } from '../group/definition.js'
 import type { Answer, PASSED_SIGNALS } from '../group/wire.js'
 import { type HoldfastError, toHoldfastError } from '../lib/errors.js'
+import { requireGoing } from '../lib/going.js'
 import type { SaidOfCut } from './group-cut.js'
 import type { GroupLink } from './group-link.js'
 import { allOf, type GroupOptions, hostsOf, withLinks } from './group-links.js'
@@ -48,7 +49,8 @@ export interface ExecEvents {
 
 /**
  * Runs a command on every host, on its part of one snapshot. What has gone wrong on a host is told in its
- * end. GROUP_NOT_FOUND, NOT_ALLOWED, NOT_FOUND, BUSY, GROUP_CUT_FAILED, CONNECTION: nothing was run.
+ * end. GROUP_NOT_FOUND, NOT_ALLOWED, NOT_FOUND, BUSY, GROUP_CUT_FAILED, CONNECTION, ABORTED: nothing was
+ * run. Once the commands run, the signal of the request has no bearing on them: `pass` has.
  */
 export async function execInGroup(
   request: GroupExecRequest,
@@ -63,6 +65,8 @@ export async function execInGroup(
       links.map((link) => link.shownName),
       pass,
     )
+    // While they were started nobody passed signals on.
+    if (request.signal?.aborted === true) pass('SIGTERM')
     const ended = links.map(async (link): Promise<HostEnd> => {
       const host = link.shownName
       try {
@@ -119,10 +123,12 @@ async function withGroupParts<Result>(
       await link.ask('execEnd', {})
     }
     try {
+      requireGoing(request.signal, op)
       const exposed = await allOf(links, async (link) => {
         const shown = await link.ask('execShow', { id: snapshot.id })
         return { host: link.shownName, isHere: link.host === '', ...shown }
       })
+      requireGoing(request.signal, op)
       // Every host shows it, or no command runs.
       if (command !== null) await allOf(links, (link) => link.ask('execStart', {}))
       return await work({ snapshot, links, exposed, atEnd })

@@ -8,6 +8,7 @@ import { type ClockEstimate, RemoteClock } from '../group/clock.js'
 import { shownNow } from '../group/host-clock.js'
 import { type Answer, Answers, type Method, type Question } from '../group/wire.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
+import { unlessStopped } from '../lib/going.js'
 import { hostName } from '../lib/host-name.js'
 import {
   CLOCK_EXCHANGE_MS_MAX,
@@ -139,7 +140,8 @@ export class GroupLink {
     const service: Service = new GroupAgent({ rights: ALL_RIGHTS, caller: hostName(), log })
     return new GroupLink({
       host: '',
-      ask: (method, params) => service.answer(method, params),
+      ask: (method, params, { signal }) =>
+        unlessStopped(service.answer(method, params), { signal, op: `group.${method}` }),
       end: () => service.close(),
       clock: new RemoteClock(),
     })

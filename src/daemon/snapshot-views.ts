@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { takeLock } from '../lib/abstract-lock.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { removeEmpty } from '../lib/files.js'
+import { requireGoing } from '../lib/going.js'
 import { EXEC_PLACE_MS, EXEC_PLACE_POLL_MS } from '../lib/limits.js'
 import { isWithin, mountAt, readMounts } from '../lib/mountinfo.js'
 import type { Certificate, Member } from '../snapshot/certificate.js'
@@ -117,12 +118,15 @@ export interface ExposeRequest {
   path?: string | undefined
   /** The snapshot stays; its views go. */
   keep?: boolean
+  /** Ends it until `work` begins, with what was begun undone. */
+  signal?: AbortSignal | undefined
 }
 
 /**
  * Takes a snapshot, shows it, runs `work`, and clears up, however that ends. Should this process be
  * killed, the daemons clear up. BUSY while another one uses the place. HISTORY_RANGE or VIEW_NOT_FOUND
- * after `work` when what the views showed did not last: what was read is not to be relied on.
+ * after `work` when what the views showed did not last: what was read is not to be relied on. ABORTED:
+ * it was stopped before `work`.
  */
 export async function withSnapshot<T>(
   { path, keep = false, ...request }: ExposeRequest,
@@ -132,21 +136,29 @@ export async function withSnapshot<T>(
   const turn = await takePlace(place)
   try {
     const certificate = await createSnapshot({ ...request, temporary: !keep })
-    return await withViews({ certificate, place, keep }, work)
+    return await withViews({ certificate, place, keep, signal: request.signal }, work)
   } finally {
     turn.close()
   }
 }
 
+interface ShowRequest extends Pick<ExposeRequest, 'signal'> {
+  certificate: Certificate
+  place: string
+  keep: boolean
+}
+
 /** Shows a snapshot at a place that is taken, runs `work`, and clears up; as `withSnapshot`. */
 export async function withViews<T>(
-  { certificate, place, keep }: { certificate: Certificate; place: string; keep: boolean },
+  { certificate, place, keep, signal }: ShowRequest,
   work: (exposed: Exposed) => Promise<T>,
 ): Promise<T> {
   const { name } = certificate
   let views: SnapshotView[] = []
   try {
+    requireGoing(signal, 'exec')
     views = await mountSnapshot(name, { path: place, ownerPid: process.pid })
+    requireGoing(signal, 'exec')
     const result = await work({ certificate, path: place, views })
     for (const view of views) await requireKept(view)
     return result

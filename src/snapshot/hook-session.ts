@@ -5,6 +5,7 @@
  * A hook that was begun and has failed is undone, too: it may have died halfway.
  */
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
+import { requireGoing } from '../lib/going.js'
 import { CUT_HOLD_MS_DEFAULT } from '../lib/limits.js'
 import {
   argumentsFor,
@@ -164,8 +165,7 @@ export class HookSession {
   }
 
   #requireGoing(): void {
-    if (this.#signal?.aborted !== true) return
-    throw new HoldfastError('ABORTED', 'stopped', { op: 'hooks.run' })
+    requireGoing(this.#signal, 'hooks.run')
   }
 
   #failed(message: string, hint: string | undefined): HoldfastError {

@@ -6,7 +6,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -211,6 +211,39 @@ await t.test('exec --group: signals, and a second one', async (t) => {
   t.equal(await ended, 9)
   t.ok(await isClean())
 })
+
+await t.test(
+  'exec --group: stopped before the commands run, what was begun is undone',
+  async (t) => {
+    const hooks = join(sandbox.root, 'hooks.d')
+    const told = join(sandbox.root, 'told')
+    const said = () => readFileSync(told, 'utf8')
+    mkdirSync(hooks)
+    // On all hosts, each in a process that was started with that directory.
+    for (const host of hosts) host.env.HOLDFAST_HOOKS_DIR = hooks
+    await one.stopServing()
+    await one.startAgain()
+    const tells = `echo "$1 $HOLDFAST_VOLUME" >>${told}; [ "$1" != pre-snapshot ] || exec sleep 600`
+    writeFileSync(join(hooks, '10-freezes'), `#!/bin/bash\n${tells}\n`, { mode: 0o755 })
+    for (const flags of [[], ['--here']]) {
+      writeFileSync(told, '')
+      const args = [HOLDFAST, 'exec', '--group', 'shop', ...flags, '--', 'wait', 'TERM']
+      const child = hub.start(process.execPath, args)
+      const ended = once(child, 'close')
+      await until(() => said().match(/pre-snapshot v[01]/g)?.length === 2, 'the hooks')
+      child.kill('SIGINT')
+      const begun = performance.now()
+      t.same(await ended, [1, null])
+      t.ok(performance.now() - begun < 15_000, 'at once')
+      await until(() => said().match(/post-snapshot v[01]/g)?.length === 2, 'them to be undone')
+    }
+    rmSync(hooks, { recursive: true })
+    for (const host of hosts) delete host.env.HOLDFAST_HOOKS_DIR
+    await one.stopServing()
+    await one.startAgain()
+    t.ok(await isClean())
+  },
+)
 
 await t.test('exec --group: the coordinator is killed', async (t) => {
   program('wait', 'trap "" TERM; echo ready $$; exec sleep 600')

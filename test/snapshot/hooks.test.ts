@@ -329,13 +329,19 @@ await t.test('hooks: stopped in the middle, what was begun is undone', async (t)
   clear()
   hook('10-freezes', tells('freezes'))
   hook('20-waits', '[ "$1" = pre-snapshot ] || exit 0; echo waits >>"$TOLD"; sleep 600')
-  const create = [HOLDFAST, 'snapshot', 'create', 'left', '--name', 'stopped']
-  const child = start(process.execPath, create)
-  const ended = once(child, 'close')
-  await until(() => toldLines().includes('waits'), 'the hook')
-  child.kill('SIGINT')
-  t.strictSame(await ended, [1, null])
-  t.ok(toldLines().includes('freezes post-snapshot'))
+  for (const [command, signal] of [
+    [['snapshot', 'create', 'left', '--name', 'stopped'], 'SIGINT'],
+    [['exec', '--snapshot', 'left', '--', 'true'], 'SIGINT'],
+    [['exec', '--snapshot', 'left', '--keep', '--', 'true'], 'SIGTERM'],
+  ] as const) {
+    writeFileSync(told, '')
+    const child = start(process.execPath, [HOLDFAST, ...command])
+    const ended = once(child, 'close')
+    await until(() => toldLines().includes('waits'), 'the hook')
+    child.kill(signal)
+    t.strictSame(await ended, [1, null], `${command[0]}, ${signal}`)
+    t.ok(toldLines().includes('freezes post-snapshot'))
+  }
 })
 
 await t.test('hooks: a dry run takes nothing', async (t) => {

@@ -10,7 +10,7 @@ import { PrefixedLines } from '../../daemon/group-output.js'
 import type { GroupSnapshot } from '../../group/definition.js'
 import { PASSED_SIGNALS } from '../../group/wire.js'
 import { type CutFlags, cutOrder } from '../cut-arguments.js'
-import { err, remark, usageError } from '../output.js'
+import { err, type Interrupts, remark, usageError } from '../output.js'
 
 export interface GroupExecFlags extends CutFlags {
   group: string
@@ -22,7 +22,11 @@ export interface GroupExecFlags extends CutFlags {
 const daemon = () => import('../../daemon/group-exec.js')
 
 /** Resolves with the exit code to end with: of the first host, in their order, that has another than 0. */
-export async function execGroup(flags: GroupExecFlags, command: string[]): Promise<number> {
+export async function execGroup(
+  flags: GroupExecFlags,
+  command: string[],
+  interrupts: Interrupts,
+): Promise<number> {
   const { execInGroup } = await daemon()
   const outputs = new Map<string, Shared>()
   let stop = () => {}
@@ -30,11 +34,12 @@ export async function execGroup(flags: GroupExecFlags, command: string[]): Promi
     onOutput: (host, to, bytes) => outputs.get(host)?.[to](bytes),
     onStart: (hosts, pass) => {
       stop = passSignals(pass)
+      interrupts.release()
       for (const host of hosts) outputs.set(host, new Shared(host, hosts.length))
     },
   }
   try {
-    const ends = await execInGroup(requestOf(flags), command, events)
+    const ends = await execInGroup(requestOf(flags, interrupts.signal), command, events)
     for (const each of outputs.values()) each.end()
     return exitCodeOf(ends)
   } finally {
@@ -45,18 +50,18 @@ export async function execGroup(flags: GroupExecFlags, command: string[]): Promi
 /** Runs it once, here; the hosts only show their parts. */
 export async function execHere(
   flags: GroupExecFlags,
-  command: string[],
+  { command, signal }: { command: string[]; signal: AbortSignal },
   run: (command: string[], env: Record<string, string>) => Promise<number>,
 ): Promise<number> {
   const { withGroupSnapshot } = await daemon()
-  return withGroupSnapshot(requestOf(flags), async (snapshot, exposed) => {
+  return withGroupSnapshot(requestOf(flags, signal), async (snapshot, exposed) => {
     return run(placed(command, exposed), await hereEnvironment(flags.group, snapshot, exposed))
   })
 }
 
-function requestOf(flags: GroupExecFlags): GroupExecRequest {
+function requestOf(flags: GroupExecFlags, signal: AbortSignal): GroupExecRequest {
   const { group, name, keep = false } = flags
-  return { group, name, keep, ...cutOrder(flags) }
+  return { group, name, keep, signal, ...cutOrder(flags) }
 }
 
 /** `{}` is where this host shows its part, `{HOST}` where that host does. USAGE. */

@@ -8,7 +8,7 @@ import { exposedEnvironment } from '../../daemon/exposed.js'
 import { groupExecDirectory } from '../../daemon/places.js'
 import { HoldfastError } from '../../lib/errors.js'
 import { addCutOptions, type CutFlags, cutOrder, MAX_HOLD } from '../cut-arguments.js'
-import { usageError } from '../output.js'
+import { catchInterrupts, type Interrupts, usageError } from '../output.js'
 import type { GroupExecFlags } from './exec-group.js'
 
 interface ExecFlags extends CutFlags {
@@ -71,8 +71,16 @@ Examples:
     .action(async (command: string[], flags: ExecFlags) => {
       const { group, snapshot } = flags
       requireFitting(flags)
-      if (group === undefined) process.exitCode = await execOnHost(flags, snapshot ?? [], command)
-      else process.exitCode = await execOnGroup({ ...flags, group }, command)
+      // Until the command runs: hooks may have frozen what has to be thawed.
+      const interrupts = catchInterrupts()
+      try {
+        process.exitCode =
+          group === undefined
+            ? await execOnHost({ ...flags, volumes: snapshot ?? [] }, command, interrupts)
+            : await execOnGroup({ ...flags, group }, command, interrupts)
+      } finally {
+        interrupts.release()
+      }
     })
 }
 
@@ -91,20 +99,31 @@ function requireFitting({ group, snapshot, at, here, ...flags }: ExecFlags): voi
   }
 }
 
-async function execOnHost(flags: ExecFlags, volumes: string[], command: string[]) {
+async function execOnHost(
+  flags: ExecFlags & { volumes: string[] },
+  command: string[],
+  interrupts: Interrupts,
+): Promise<number> {
   const { withSnapshot } = await import('../../daemon/snapshot-views.js')
-  const { name, keep, maxHold: maxHoldMs, at } = flags
+  const { volumes, name, keep, maxHold: maxHoldMs, at } = flags
   const path = at && resolve(at)
-  const request = { volumes, name, keep: keep === true, maxHoldMs, path }
+  const { signal } = interrupts
+  const request = { volumes, name, keep: keep === true, maxHoldMs, path, signal }
   return withSnapshot(request, (exposed) => {
     const placed = command.map((word) => word.replaceAll('{}', exposed.path))
-    return runCommand(placed, exposedEnvironment(exposed))
+    return runCommand(placed, exposedEnvironment(exposed), interrupts)
   })
 }
 
-async function execOnGroup(flags: GroupExecFlags, command: string[]): Promise<number> {
+async function execOnGroup(
+  flags: GroupExecFlags,
+  command: string[],
+  interrupts: Interrupts,
+): Promise<number> {
   const { execGroup, execHere } = await import('./exec-group.js')
-  return flags.here === true ? execHere(flags, command, runCommand) : execGroup(flags, command)
+  if (flags.here !== true) return execGroup(flags, command, interrupts)
+  const { signal } = interrupts
+  return execHere(flags, { command, signal }, (placed, env) => runCommand(placed, env, interrupts))
 }
 
 function listArgument(text: string): string[] {
@@ -117,10 +136,12 @@ function listArgument(text: string): string[] {
 async function runCommand(
   command: readonly string[],
   env: Record<string, string>,
+  interrupts: Interrupts,
 ): Promise<number> {
   const [file = '', ...args] = command
   // Before the command is there: it may say so at once, and be sent a signal.
   const { attach, stop } = forwardSignals()
+  interrupts.release()
   // It ends with this process, however that ends: nobody would clear up behind it.
   const child = spawn('setpriv', ['--pdeathsig', 'TERM', '--', file, ...args], {
     stdio: 'inherit',
