@@ -173,6 +173,10 @@ export const HOOK_STDERR_LINES_MAX = 10
 export const HOOK_STDERR_CHARS_MAX = 2_000
 /** Characters of a variable of its environment: the kernel takes 128 KiB, and a character has up to 3 bytes. */
 export const HOOK_VARIABLE_CHARS_MAX = 32_768
+/** A line of a log waits for its reader so long at most; then it and those that follow it are dropped, */
+export const LOG_PATIENCE_MS = 1_000
+/** and it is tried so often. */
+export const LOG_RETRY_MS = 10
 /** How often the schedules of a volume are looked at. */
 export const SCHEDULE_LOOK_MS = 1_000
 /** Shortest and longest time between the snapshots of a schedule. */
