@@ -7,7 +7,7 @@ import { z } from 'zod'
 import { CutMethodSchema, Groups } from '../group/definition.js'
 import { HoldfastError } from '../lib/errors.js'
 import { writeFileDurably } from '../lib/files.js'
-import { ScheduleSchema } from '../snapshot/schedule.js'
+import { AnyScheduleFields, timed } from '../snapshot/schedule.js'
 import { hostDirectory } from './places.js'
 import {
   checked,
@@ -23,9 +23,9 @@ const FILE = 'schedules.json'
 const VERSION = 1
 const op = 'group.schedule'
 
-export const GroupScheduleSchema = ScheduleSchema.omit({ volumes: true }).extend({
-  method: z.enum([...CutMethodSchema.options, 'auto']),
-})
+export const GroupScheduleSchema = timed(
+  AnyScheduleFields.extend({ method: z.enum([...CutMethodSchema.options, 'auto']) }),
+)
 export type GroupSchedule = z.infer<typeof GroupScheduleSchema>
 
 export type KnownGroupSchedule = Run<GroupSchedule> & { group: string }

@@ -2,7 +2,8 @@
  * Runs the schedules of a volume, in its daemon. Each snapshot is taken by a process of its own
  * (`scheduled.ts`): what it looks at and waits for is nothing that a daemon may do to its own mount.
  *
- * One run at a time; that it was begun is on disk before it is, so a crash repeats nothing.
+ * One run at a time; that it was begun is on disk before it is, so a crash repeats nothing. Whatever goes
+ * wrong is told, and ends nothing: with this process the mount would go.
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -57,6 +58,8 @@ export class Scheduler {
   #runs: Record<string, ScheduleRun> = {}
   /** By name: why one that is due does not run. */
   #waiting = new Map<string, string>()
+  /** By name: what has been told of one that cannot be run. */
+  readonly #wrong = new Map<string, string>()
   #running: { name: string; child: ChildProcess; ended: Promise<void> } | undefined
   #unreadable: string | null = null
   #closed = false
@@ -111,7 +114,25 @@ export class Scheduler {
       this.#schedules = readSchedules(this.#options.volume.stateDirectory)
     })
     this.#waiting.clear()
-    for (const schedule of this.#schedules) if (this.#advance(schedule, now)) return
+    for (const schedule of this.#schedules) if (this.#tryToAdvance(schedule, now)) return
+  }
+
+  /** As `#advance`; what is wrong with one schedule keeps no other from being run. */
+  #tryToAdvance(schedule: Schedule, now: number): boolean {
+    const { name } = schedule
+    try {
+      const hasBegun = this.#advance(schedule, now)
+      this.#wrong.delete(name)
+      return hasBegun
+    } catch (error) {
+      const known = toHoldfastError(error, 'schedule.run')
+      if (this.#wrong.get(name) !== known.message) {
+        this.#options.log.error({ schedule: name, error: known }, 'a schedule cannot be run')
+      }
+      this.#wrong.set(name, known.message)
+      this.#waiting.set(name, known.message)
+      return false
+    }
   }
 
   /** Whether it has begun a run. */
@@ -140,17 +161,25 @@ export class Scheduler {
     const begun = { ...before, running: true, runs: before.runs + 1 }
     if (!this.#keep(name, begun)) return
     const request = { schedule, snapshot: snapshotName(schedule, before.last) }
-    const child = forkRun()
-    const ended = this.#finish(child, request, begun).finally(() => {
-      this.#running = undefined
-    })
+    let child: ChildProcess
+    try {
+      child = forkRun()
+    } catch (error) {
+      // No memory for it: fork() throws some errors, and emits others.
+      const known = toHoldfastError(error, 'schedule.run').toJSON()
+      this.#finish({ error: known }, request, begun)
+      return
+    }
+    const ended = outcomeOf(child, request)
+      .then((outcome) => this.#finish(outcome, request, begun))
+      .finally(() => {
+        this.#running = undefined
+      })
     this.#running = { name, child, ended }
   }
 
-  /** Never rejects. */
-  async #finish(child: ChildProcess, request: ScheduledRequest, run: ScheduleRun): Promise<void> {
+  #finish({ error, pruned }: Outcome, request: ScheduledRequest, run: ScheduleRun): void {
     const { snapshot, schedule } = request
-    const { error, pruned } = await outcomeOf(child, request)
     const taken = pruned !== undefined
     this.#keep(schedule.name, {
       ...run,
@@ -197,6 +226,7 @@ function forkRun(): ChildProcess {
 
 type Outcome = { error?: ErrorReport | undefined; pruned?: string[] | undefined }
 
+/** Never rejects. */
 async function outcomeOf(child: ChildProcess, request: ScheduledRequest): Promise<Outcome> {
   const timer = setTimeout(() => {
     child.kill('SIGTERM')
@@ -208,7 +238,11 @@ async function outcomeOf(child: ChildProcess, request: ScheduledRequest): Promis
   })
   try {
     const ended = once(child, 'close')
-    child.send(request)
+    // One that could not be started says so before anybody waits, and has no channel; one that ends
+    // early may say that its channel is gone when nobody waits any more.
+    ended.catch(() => {})
+    child.on('error', () => {})
+    if (child.connected) child.send(request)
     const [code, signal] = await ended
     if (reply !== undefined) return reply
     throw new Error(`it ended without a word (${signal ?? `exit code ${code}`})`)

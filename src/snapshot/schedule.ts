@@ -29,7 +29,7 @@ export const PolicySchema = z.strictObject({
   labels: z.array(z.record(z.string(), z.string())).optional(),
 }) satisfies z.ZodType<Policy>
 
-export const ScheduleSchema = z.strictObject({
+const ScheduleFields = z.strictObject({
   name: z.string().regex(NAME).max(SCHEDULE_NAME_MAX),
   /** Names of the volumes; the daemon of the first one runs it. */
   volumes: z.array(z.string()).min(1),
@@ -42,10 +42,37 @@ export const ScheduleSchema = z.strictObject({
   /** Hooks are run. */
   hooks: z.boolean(),
   /** When it was set, ms since the epoch: nothing before that was missed. */
-  since: z.int(),
+  since: z.int().min(0),
 })
-export type Schedule = z.infer<typeof ScheduleSchema>
+export type Schedule = z.infer<typeof ScheduleFields>
 export type Timing = Pick<Schedule, 'everyMs' | 'cron'>
+
+export const ScheduleSchema = timed(ScheduleFields)
+/** One of a group has no volumes of its own. */
+export const AnyScheduleFields = ScheduleFields.omit({ volumes: true })
+
+/** With a time at which it is due: whoever runs it must not meet what is none. */
+export function timed<Any extends Timing>(schema: z.ZodType<Any>): z.ZodType<Any> {
+  return schema.superRefine(({ everyMs, cron }, context) => {
+    if ((everyMs === null) === (cron === null)) {
+      context.addIssue({
+        code: 'custom',
+        path: ['everyMs'],
+        message: 'either everyMs or cron says when',
+      })
+      return
+    }
+    try {
+      nextTime({ everyMs, cron }, 0)
+    } catch (error) {
+      context.addIssue({
+        code: 'custom',
+        path: ['cron'],
+        message: (error as HoldfastError).message,
+      })
+    }
+  })
+}
 
 /** The label by which a snapshot is known to be a schedule's. */
 export const SCHEDULE_LABEL = 'schedule'

@@ -11,7 +11,7 @@ import { pruneSnapshots } from '../../src/daemon/prune-snapshots.js'
 import { removeSchedule, setSchedule } from '../../src/daemon/schedules.js'
 import { createSnapshot, findSnapshot, listSnapshots, mount } from '../../src/index.js'
 import { isDue, nextTime, snapshotName } from '../../src/snapshot/schedule.js'
-import { until } from '../harness/faults.js'
+import { until, untilProtected } from '../harness/faults.js'
 import { HOLDFAST } from '../harness/files.js'
 import { makeImage } from '../harness/image.js'
 import { attempt } from '../harness/run.js'
@@ -101,6 +101,31 @@ await t.test('schedule: a daemon runs it, and keeps what it is to keep', async (
   t.match(await cli('schedule', 'remove', 'auto'), { code: 3, stderr: /no schedule auto/ })
   t.match(await cli('schedule', 'set', 'left'), { code: 2, stderr: /either --every or --cron/ })
   t.match(await cli('schedule', 'set', 'left', '--cron', 'never'), { code: 2, stderr: /no cron/ })
+})
+
+await t.test('schedule: one that somebody has spoiled ends no daemon', async (t) => {
+  setSchedule({ volumes: ['left'], name: 'spoiled', cron: '0 3 * * *', keep: {} })
+  const path = join(left.volume.stateDirectory, 'schedules.json')
+  const good = readFileSync(path, 'utf8')
+  const log = () => readFileSync(join(left.volume.stateDirectory, 'daemon.log'), 'utf8')
+  for (const [spoiled, why] of [
+    [good.replace('0 3 * * *', '0 33 * * *'), 'no cron expression'],
+    [good.replace('"0 3 * * *"', 'null'), 'either everyMs or cron says when'],
+  ] as const) {
+    writeFileSync(path, spoiled)
+    await until(() => log().includes(why), 'the daemon to notice')
+    t.match(await cli('schedule', 'list'), {
+      code: 4,
+      stderr: new RegExp(`schedules.*${why}`, 's'),
+    })
+    t.equal((await left.volume.status()).state, 'protected')
+    await left.volume.unmount()
+    left.volume = await mount({ dir: 'left' })
+    await untilProtected(left)
+    t.match(log(), new RegExp(`schedules do not run.*${why}|${why}.*schedules do not run`))
+  }
+  writeFileSync(path, good)
+  removeSchedule('spoiled')
 })
 
 await t.test('schedule: missed while nothing ran, once; a clock that went back', async (t) => {
