@@ -3,11 +3,13 @@
  * cuts, what runs on them, what is brought back. When the connection ends, every part that is not kept is
  * undone, and what was done for the coordinator alone ends.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { outOfTurn, type Service } from '../group/calls.js'
 import { shownNow } from '../group/host-clock.js'
 import { type Answer, type Method, type Question, Questions } from '../group/wire.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { hostName } from '../lib/host-name.js'
+import { GROUP_NEWS_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
 import type { Rights } from '../replication/rights.js'
 import { Catalogue } from '../snapshot/catalogue.js'
@@ -56,9 +58,13 @@ export class GroupAgent implements Service {
     holdBetween: async ({ cut, startNs, untilNs }) => ({
       members: await this.#part(cut).holdBetween(BigInt(startNs), BigInt(untilNs)),
     }),
-    commit: async (question) => {
-      await this.#part(question.cut).commit(question)
-      this.#parts.delete(question.cut)
+    commit: (question) => this.#part(question.cut).commit(question),
+    followed: async ({ cut }) => {
+      const ended = this.#part(cut).ended()
+      const wait = sleep(GROUP_NEWS_MS, false, { ref: false })
+      const isOver = await Promise.race([ended.then(() => true), wait])
+      if (isOver) this.#parts.delete(cut)
+      return { isOver }
     },
     abort: async ({ cut, why }) => {
       const part = this.#parts.get(cut)

@@ -109,6 +109,18 @@ export class GroupCut {
     )
   }
 
+  /**
+   * What follows it on the hosts has run: hooks, each within its own time. Never rejects: a host that does
+   * not say has its part all the same, and nobody has to wait for it.
+   */
+  async followed(): Promise<void> {
+    const { signal } = this.#order
+    const ask = async (link: GroupLink) => {
+      while (!(await link.ask('followed', { cut: this.id }, { signal })).isOver);
+    }
+    await Promise.allSettled(this.#links.map(ask))
+  }
+
   /** No host keeps it. Never rejects: one that does not hear of it undoes its part by itself. */
   async abort(why: HoldfastError): Promise<void> {
     const question = { cut: this.id, why: why.message.slice(0, 4000) }

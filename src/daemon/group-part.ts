@@ -42,6 +42,8 @@ export class GroupPart {
   readonly #abort = new AbortController()
   /** Keeps or undoes: what the hooks wait for. */
   readonly #verdict = deferred<Question<'commit'>>()
+  readonly #kept = deferred<void>()
+  #isKept = false
   readonly #timer: NodeJS.Timeout
   readonly #hold: HostHold
   #done: Promise<Certificate> | undefined
@@ -118,15 +120,16 @@ export class GroupPart {
     return this.#held(await this.#hold.holdBetween(startNs, untilNs))
   }
 
-  /** Resolves when the snapshot is kept here, and what follows it has run. */
+  /** Resolves when the snapshot is kept here; what follows it runs for as long as it takes: see `ended`. */
   async commit(question: Question<'commit'>): Promise<void> {
     if (this.#done === undefined || this.#taken === undefined) throw outOfTurn(op)
     this.#verdict.resolve(question)
-    await this.#done
+    await Promise.race([this.#kept.promise, this.#done])
   }
 
   /** There is no snapshot. Idempotent; nothing happens once it is kept. */
   abort(error: HoldfastError): void {
+    if (this.#isKept) return
     this.#abort.abort(error)
     this.#verdict.reject(error)
   }
@@ -160,10 +163,14 @@ export class GroupPart {
       group: { name: group, coordinator, method, members },
     }
     keep(this.#volumes, certificate, this.#hooks)
+    this.#isKept = true
+    // What is left of the time was for the coordinator.
+    clearTimeout(this.#timer)
     for (const { config } of this.#volumes) {
       await ifRunning(new ControlClient(config.name).refreshHistory())
     }
     this.#log.info({ method, attempt }, 'the snapshot of the group is kept')
+    this.#kept.resolve()
     return certificate
   }
 

@@ -270,6 +270,7 @@ async function takeAndKeep(
   }
   const complete: GroupSnapshot = { ...taken, state: 'complete' }
   groups().storeSnapshot(group.name, complete)
+  await cut.followed()
   return complete
 }
 

@@ -54,13 +54,15 @@ export const Questions = {
   release: z.strictObject({ cut }),
   /** Holds I/O from one instant to another; answers when that is over. */
   holdBetween: z.strictObject({ cut, startNs: ns, untilNs: ns }),
-  /** It was one instant: keeps it. */
+  /** It was one instant: keeps it. Answers when it is kept. */
   commit: z.strictObject({
     cut,
     created: z.iso.datetime(),
     method: CutMethodSchema,
     attempt: z.int().min(1),
   }),
+  /** Has all run that follows a snapshot which is kept? Waits for it for a while. */
+  followed: z.strictObject({ cut }),
   /** There is no snapshot: undoes what was begun. */
   abort: z.strictObject({ cut, why: z.string().max(4096) }),
   /** Shows a snapshot of the group, where this host always shows it. */
@@ -184,6 +186,7 @@ export const Answers = {
   release: held,
   holdBetween: held,
   commit: nothing,
+  followed: z.object({ isOver: z.boolean() }),
   abort: nothing,
   mount: z.object({ views: z.array(z.object({ volume: z.string(), path: z.string() })) }),
   /** How many there were. */

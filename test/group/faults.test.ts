@@ -142,6 +142,24 @@ await t.test('group: a hook fails on one host', async (t) => {
   await look.requireWhole(t, 'after the hooks')
 })
 
+await t.test('group: hooks that follow take their time, and fail', async (t) => {
+  const told = join(sandbox.root, 'followed')
+  hook(
+    '40-slow',
+    `[ "$1" = post-snapshot ] || exit 0; sleep 12; echo "$HOLDFAST_VOLUME $HOLDFAST_RESULT" >>${told}; exit 5`,
+  )
+  const taken = await hub.tryHoldfast(...create, '--name', 'followed', '--timeout', '8s')
+  t.match(taken, { code: 0 }, taken.stderr)
+  const lines = readFileSync(told, 'utf8').trim().split('\n').sort()
+  t.same(lines, ['v0 taken', 'v1 taken', 'v2 taken'], 'they were waited for')
+  for (const { host, volume } of members) {
+    t.match(host.daemonLog(volume), /hook 40-slow: post-snapshot: failed/, 'and it is told')
+  }
+  hook('40-slow', 'true')
+  const all = await look.requireWhole(t, 'after all')
+  t.ok(all.some(({ name }) => name === 'followed'))
+})
+
 await t.test('group: who may', async (t) => {
   await two.holdfast('peer', 'allow', 'hub')
   const refused = await hub.tryHoldfast(...create, '--name', 'forbidden')
