@@ -11,6 +11,7 @@ export class Output {
   #pieces: Buffer[] = []
   #bytes = 0
   #stream: Readable | undefined
+  #dropped = false
 
   get isEmpty(): boolean {
     return this.#bytes === 0
@@ -21,11 +22,20 @@ export class Output {
     this.#stream = stream
     stream.on('error', () => {})
     stream.on('data', (piece: Buffer) => {
+      if (this.#dropped) return
       this.#pieces.push(piece)
       this.#bytes += piece.length
       if (this.#bytes >= GROUP_OUTPUT_BYTES_MAX) stream.pause()
       onMore()
     })
+  }
+
+  /** Nobody takes it any more: what comes is thrown away, and the command does not wait. */
+  drop(): void {
+    this.#dropped = true
+    this.#pieces = []
+    this.#bytes = 0
+    this.#stream?.resume()
   }
 
   /** All of it, in base64. */

@@ -2,8 +2,9 @@
  * What a coordinator has this host show, and run on it, of a snapshot of a group: the views of its volumes
  * at the place that is the same every time, and a command that reads them.
  *
- * Invariant: with the coordinator, whose connection this is, everything ends: the command (SIGTERM, then
- * SIGKILL), the views, the place. Should this process die, the command and the views end with it.
+ * Invariant: with the coordinator, whose connection this is, everything ends: the command and what it has
+ * started (SIGTERM, then SIGKILL), the views, the place. Should this process die, the command and the views
+ * end with it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,6 +16,7 @@ import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { GROUP_COMMAND_END_MS, GROUP_NEWS_MS, GROUP_OUTPUT_MS } from '../lib/limits.js'
 import { exposedEnvironment } from './exposed.js'
 import { Output } from './group-output.js'
+import { endLeftRunning, inSession } from './left-running.js'
 import { execPath } from './places.js'
 import type { Volume } from './registry.js'
 import { type Exposed, takePlace, withViews } from './snapshot-views.js'
@@ -77,19 +79,21 @@ export class GroupRun {
     const { file, args } = this.#command
     const { path } = this.#exposed
     const words = args.map((word) => word.replaceAll('{}', path))
-    // It ends with this process, however that ends; a session of its own, which can be ended as a whole.
-    const child = spawn('setpriv', ['--pdeathsig', 'TERM', '--', file, ...words], {
-      cwd: '/',
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      env: { ...process.env, ...exposedEnvironment(this.#exposed) },
-    })
-    this.#child = child
-    for (const name of ['stdout', 'stderr'] as const) {
-      const stream = child[name]
-      if (stream !== null) this.#output[name].follow(stream, () => this.#news())
-    }
+    let child: ChildProcess
     try {
+      // It ends with this process, however that ends; a session of its own, which can be ended as a whole.
+      child = spawn('setpriv', ['--pdeathsig', 'TERM', '--', file, ...words], {
+        cwd: '/',
+        detached: true,
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { ...process.env, ...exposedEnvironment(this.#exposed) },
+      })
+      this.#child = child
+      for (const name of ['stdout', 'stderr'] as const) {
+        const stream = child[name]
+        // Without a descriptor for it there is no stream, whatever the type says.
+        if (stream) this.#output[name].follow(stream, () => this.#news())
+      }
       await once(child, 'spawn')
     } catch (cause) {
       const message = `cannot run ${file}: ${toHoldfastError(cause, op).message}`
@@ -116,17 +120,27 @@ export class GroupRun {
     return { ...said, exit }
   }
 
-  /** One that has ended already gets none. */
+  /**
+   * One that has ended already gets none. What ends programs goes to all that it has started, as from a
+   * terminal; the others are a word to the program itself, of which those that do not know it die.
+   */
   signal({ signal }: Question<'execSignal'>): void {
-    this.#child?.kill(signal)
+    const child = this.#child
+    if (child === undefined || !isGoing(child)) return
+    if (signal === 'SIGUSR1' || signal === 'SIGUSR2') child.kill(signal)
+    else signalAll(child, signal)
   }
 
   /** HISTORY_RANGE, VIEW_NOT_FOUND: what was shown may not have been the snapshot. */
   async end(): Promise<void> {
     this.#over.abort()
+    // A command that waits for its reader would wait for one that is gone.
+    const { stdout, stderr } = this.#output
+    for (const each of [stdout, stderr]) each.drop()
     try {
       await this.#shown
     } finally {
+      for (const stream of [this.#child?.stdout, this.#child?.stderr]) stream?.destroy()
       this.#turn.close()
     }
   }
@@ -151,18 +165,26 @@ export class GroupRun {
 
   async #endCommand(): Promise<void> {
     const child = this.#child
-    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
-    const ended = once(child, 'exit')
-    child.kill('SIGTERM')
-    const kill = setTimeout(() => killGroup(child.pid ?? 0), GROUP_COMMAND_END_MS)
-    await ended
-    clearTimeout(kill)
+    if (child?.pid === undefined) return
+    if (isGoing(child)) {
+      const ended = once(child, 'exit')
+      signalAll(child, 'SIGTERM')
+      const kill = setTimeout(() => signalAll(child, 'SIGKILL'), GROUP_COMMAND_END_MS)
+      await ended
+      clearTimeout(kill)
+    }
+    await endLeftRunning(inSession(child.pid))
   }
 }
 
-function killGroup(pid: number): void {
+function isGoing({ pid, exitCode, signalCode }: ChildProcess): boolean {
+  return pid !== undefined && exitCode === null && signalCode === null
+}
+
+/** With what it has started: until it is seen to have ended its number is its group's. */
+function signalAll({ pid = 0 }: ChildProcess, signal: NodeJS.Signals): void {
   try {
-    process.kill(-pid, 'SIGKILL')
+    process.kill(-pid, signal)
   } catch {
     // It has ended just now.
   }

@@ -13,6 +13,7 @@ import { isWithin, mountAt, readMounts } from '../lib/mountinfo.js'
 import type { Certificate, Member } from '../snapshot/certificate.js'
 import { ControlClient } from './client.js'
 import { destroySnapshot } from './destroy-snapshot.js'
+import { endLeftRunning, withEnvironment } from './left-running.js'
 import { runningDaemon } from './lock.js'
 import { execPath, viewPath } from './places.js'
 import { findVolume, listVolumes } from './registry.js'
@@ -155,14 +156,18 @@ export async function withViews<T>(
 ): Promise<T> {
   const { name } = certificate
   let views: SnapshotView[] = []
+  /** What all have in their environment that `work` has started on the views. */
+  let begun: Record<string, string> | undefined
   try {
     requireGoing(signal, 'exec')
     views = await mountSnapshot(name, { path: place, ownerPid: process.pid })
     requireGoing(signal, 'exec')
+    begun = { HOLDFAST_SNAPSHOT: name, HOLDFAST_VIEW: place }
     const result = await work({ certificate, path: place, views })
     for (const view of views) await requireKept(view)
     return result
   } finally {
+    if (begun !== undefined) await endLeftRunning(withEnvironment(begun))
     await unmountViews(views, true).catch(ignoreGone)
     for (const { path } of views) removeDead(path)
     if (views.length > 1) removeEmpty(place)

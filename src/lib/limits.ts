@@ -117,6 +117,12 @@ export const GROUP_OUTPUT_BYTES_MAX = 256 * KiB
 export const GROUP_OUTPUT_MS = 2_000
 /** From asking the command of a coordinator that is gone to end to killing it. */
 export const GROUP_COMMAND_END_MS = 10_000
+/** What a command on a snapshot has left running is asked to end, is killed after so long, */
+export const LEFT_RUNNING_END_MS = 5_000
+/** and is left alone when that does not end it: a process that waits for a disk dies later. */
+export const LEFT_RUNNING_KILL_MS = 2_000
+/** How often it is looked for. */
+export const LEFT_RUNNING_POLL_MS = 50
 /** Longest line of the output of several hosts that is kept in one piece. */
 export const GROUP_LINE_BYTES_MAX = 64 * KiB
 /** Things left undone by a restore of a group that each host names. */

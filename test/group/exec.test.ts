@@ -6,9 +6,19 @@
 import type { ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { KnownGroupSnapshot } from '../../src/daemon/groups.js'
 import type { Snapshot } from '../../src/daemon/snapshots.js'
@@ -244,6 +254,45 @@ await t.test(
     t.ok(await isClean())
   },
 )
+
+await t.test('exec --group: what a command has started ends with it', async (t) => {
+  // As a script that runs its backup program without exec.
+  program('wait', `trap 'exit 9' TERM; eval "$1"; sleep 600 & echo ready $!; eval "$2"`)
+  for (const [before, then, code] of [
+    ['true', 'wait', 9],
+    // The program is gone, and what it has started ignores what it is asked.
+    ["trap '' TERM", 'exit 5', 5],
+  ] as const) {
+    const { child, ended, said } = await running('wait', before, then)
+    if (code === 9) child.kill('SIGTERM')
+    t.equal(await ended, code, said.stderr)
+    t.equal(pidsIn(said.stdout).length, hosts.length)
+    t.notOk(pidsIn(said.stdout).some(alive), `${then}: nothing of it runs any more`)
+    t.ok(await isClean())
+  }
+})
+
+await t.test('exec --group: the coordinator goes, with output that nobody has taken', async (t) => {
+  const pipes = () =>
+    readdirSync(`/proc/${one.serverPid}/fd`).filter((fd) => {
+      try {
+        return /^(pipe|socket):/.test(readlinkSync(`/proc/${one.serverPid}/fd/${fd}`))
+      } catch {
+        return false
+      }
+    }).length
+  const before = pipes()
+  program('wait', 'echo ready $$; sleep 2; exec yes')
+  const { child, said } = await running('wait')
+  child.kill('SIGSTOP')
+  await sleep(4_000)
+  await killed(child)
+  const pids = pidsIn(said.stdout)
+  await until(() => !pids.some(alive), 'the commands to end', CLEAN_MS)
+  await until(isClean, 'nothing to be left', CLEAN_MS)
+  await until(() => pipes() <= before, 'their output to be let go')
+  t.ok(pids.length === hosts.length && said.stdout.length < 2 ** 20, 'it has not read all of it')
+})
 
 await t.test('exec --group: the coordinator is killed', async (t) => {
   program('wait', 'trap "" TERM; echo ready $$; exec sleep 600')

@@ -157,6 +157,23 @@ await t.test('exec: signals reach the command; a killed exec leaves nothing', as
   nothingIsLeft(t, 'after kills at any moment')
 })
 
+await t.test('exec: what the command has started does not see the next snapshot', async (t) => {
+  // As a script that runs its backup program without exec: it alone gets the signal.
+  for (const [end, code] of [
+    ['wait', 143],
+    ['exit 5', 5],
+  ] as const) {
+    const runs = `trap '' HUP; sleep 601 & echo $! >${sandbox.root}/left; echo ready; ${end}`
+    const { child, ended } = await running(runs)
+    if (code === 143) child.kill('SIGTERM')
+    t.equal((await ended).code, code)
+    const pid = Number(readFileSync(join(sandbox.root, 'left'), 'utf8'))
+    t.ok(pid > 0)
+    t.notOk(alive(pid), `${end}: it has ended before the view`)
+    nothingIsLeft(t, end)
+  }
+})
+
 await t.test('exec: a second one at the same place, and an unmount while one runs', async (t) => {
   const { child, ended } = await running('echo ready; read -r line; cat "$1/file"')
   const second = await exec(['data', '--', 'true'])

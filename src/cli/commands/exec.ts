@@ -30,7 +30,8 @@ export function addExecCommand(program: Command): void {
     .summary('run a command on a snapshot')
     .description(
       'Takes a snapshot of the volumes, mounts it read-only at a place that is the same every time, ' +
-        'runs the command with {} replaced by that place, and clears up, also when it is killed. ' +
+        'runs the command with {} replaced by that place, and clears up, also when it is killed. What ' +
+        'the command has started and left running is ended before: it would see the next snapshot. ' +
         'Output, signals and the exit code are those of the command (128 + N: signal N ended it). Of ' +
         'several volumes {} is the directory that has them by name. The command also gets ' +
         'HOLDFAST_SNAPSHOT, HOLDFAST_VIEW and, for each volume, HOLDFAST_VIEW_<NAME> and ' +
