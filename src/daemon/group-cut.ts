@@ -152,10 +152,11 @@ export class GroupCut {
   }
 
   async #holdWithin(needsBarrier: boolean): Promise<Held> {
-    const { attempts } = this.#order
+    const { attempts, freeWithinMs = 0 } = this.#order
+    const freeUntil = performance.now() + freeWithinMs
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#arm()
+        await this.#arm(freeUntil)
         return await this.#hold(await this.#choose(needsBarrier, attempt), attempt)
       } catch (error) {
         if (attempt >= attempts || !mayPass(error)) throw error
@@ -186,20 +187,21 @@ export class GroupCut {
   }
 
   /** Armed; and, where that is wanted, at a moment at which nobody holds a write lock. */
-  async #arm(): Promise<void> {
+  async #arm(freeUntil: number): Promise<void> {
     const { freeWithinMs, signal } = this.#order
-    const end = performance.now() + (freeWithinMs ?? 0)
     for (;;) {
       const armed = await this.#all((link) => link.ask('arm', { cut: this.id }, { signal }))
       const locked = this.#links.filter((_link, n) => (armed[n]?.writeLocks ?? 0) > 0)
       const [first] = locked
       if (freeWithinMs === undefined || first === undefined) return
-      if (performance.now() > end) {
-        throw new HoldfastError(
-          'GROUP_CUT_FAILED',
-          `${first.shownName}: there was no moment without write locks in ${freeWithinMs / 1000} s`,
-          { op, hint: `See who holds them: holdfast group check ${this.#group.name}` },
-        )
+      if (performance.now() > freeUntil) {
+        const message = `there was no moment without write locks in ${freeWithinMs / 1000} s`
+        throw new HoldfastError('GROUP_CUT_FAILED', `${first.shownName}: ${message}`, {
+          op,
+          // The time that was given for it is over: no further attempt has more.
+          cause: new HoldfastError('TIMEOUT', message, { op }),
+          hint: `See who holds them: holdfast group check ${this.#group.name}`,
+        })
       }
       await sleep(LOCKS_POLL_MS)
     }
@@ -230,10 +232,17 @@ export class GroupCut {
     // Whoever gives up gives up for all: nobody is held for one that will not come.
     const over = new AbortController()
     const going = signal === undefined ? over.signal : AbortSignal.any([over.signal, signal])
+    const hold = async (link: GroupLink) => {
+      try {
+        await link.ask('hold', { cut }, { signal: going })
+      } catch (error) {
+        over.abort()
+        throw error
+      }
+    }
     try {
-      await this.#all((link) => link.ask('hold', { cut }, { signal: going }))
+      await this.#all(hold)
     } catch (error) {
-      over.abort()
       await Promise.allSettled(this.#links.map((link) => link.ask('release', { cut })))
       throw error
     }

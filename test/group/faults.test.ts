@@ -25,6 +25,7 @@ import {
 } from '../harness/group.js'
 import { type Host, makeSwitched } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
+import { attempt } from '../harness/run.js'
 import { openSandbox } from '../harness/sandbox.js'
 
 const KILLS = setting('HOLDFAST_KILLS', 6)
@@ -140,6 +141,29 @@ await t.test('group: a hook fails on one host', async (t) => {
   const held = readFileSync(told, 'utf8').match(/^held v\d$/gm) ?? []
   t.same(held.sort(), ['held v0', 'held v1', 'held v2'])
   await look.requireWhole(t, 'after the hooks')
+})
+
+await t.test('group: one that fails in a barrier lets go all others at once', async (t) => {
+  const held = (script: string) => hook('30-held', `[ "$1" = held ] || exit 0; ${script}`)
+  // v0 is not at rest for long; v1 would be held meanwhile.
+  held('case "$HOLDFAST_VOLUME" in v0) sleep 4;; v2) exit 1;; esac')
+  const stop = join(sandbox.root, 'stop')
+  const script = `import os, time
+fd = os.open(${JSON.stringify(join(members[1]?.dir ?? '', 'written'))}, os.O_CREAT | os.O_WRONLY)
+longest = 0
+while not os.path.exists(${JSON.stringify(stop)}):
+    begun = time.monotonic()
+    os.pwrite(fd, b'x' * 512, 0)
+    longest = max(longest, time.monotonic() - begun)
+print(longest * 1000)`
+  const writer = attempt('python3', ['-c', script])
+  const order = [...create, '--name', 'barrier-fails', '--max-hold', '6s', '--attempts', '1']
+  const refused = await hub.tryHoldfast(...order)
+  writeFileSync(stop, '')
+  t.match(refused.stderr, /two: hook 30-held failed in held: exit code 1/)
+  const longest = Number((await writer).stdout)
+  t.ok(longest > 0 && longest < 3_000, `longest write on one ${longest} ms`)
+  held('true')
 })
 
 await t.test('group: hooks that follow take their time, and fail', async (t) => {

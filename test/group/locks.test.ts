@@ -63,6 +63,9 @@ for (const kind of Object.keys(KINDS) as (keyof typeof KINDS)[]) {
     t.match(refused.stderr, new RegExp(`one: python3\\[${holder.pid}\\] keeps a write lock`))
     const never = await hub.tryHoldfast(...create, '--when-free', '1s')
     t.match(never.stderr, /one: there was no moment without write locks in 1 s/)
+    const long = [...create, '--when-free', '5s', '--timeout', '9s']
+    const once = await hub.tryHoldfast(...long)
+    t.match(once.stderr, /in 5 s/, 'looked for once, however often it would be tried')
     await end(holder)
     t.match(await hub.holdfast('group', 'check', 'shop'), /can be cut/)
     await hub.holdfast(...create, '--check-locks', '100ms')
