@@ -42,7 +42,8 @@ export interface HostEnd {
 }
 
 export interface ExecEvents {
-  onOutput(host: string, to: 'stdout' | 'stderr', bytes: Buffer): void
+  /** That host is asked for more when this has resolved; meanwhile its command waits. */
+  onOutput(host: string, to: 'stdout' | 'stderr', bytes: Buffer): Promise<void>
   /** The commands run, on so many hosts: `pass` sends them a signal. */
   onStart?(hosts: readonly string[], pass: (signal: PassedSignal) => void): void
 }
@@ -152,12 +153,12 @@ async function forget(
 /** To the end of the command on one host; its exit code. */
 async function follow(
   link: GroupLink,
-  onOutput: (to: 'stdout' | 'stderr', bytes: Buffer) => void,
+  onOutput: (to: 'stdout' | 'stderr', bytes: Buffer) => Promise<void>,
 ): Promise<number> {
   for (;;) {
     const { stdout, stderr, exit } = await link.ask('execRead', {})
-    if (stdout !== '') onOutput('stdout', Buffer.from(stdout, 'base64'))
-    if (stderr !== '') onOutput('stderr', Buffer.from(stderr, 'base64'))
+    if (stdout !== '') await onOutput('stdout', Buffer.from(stdout, 'base64'))
+    if (stderr !== '') await onOutput('stderr', Buffer.from(stderr, 'base64'))
     if (exit !== null) return exit.code
   }
 }

@@ -92,6 +92,12 @@ async function running(...command: string[]) {
 }
 const pidsIn = (text: string) => [...text.matchAll(/ready (\d+)/g)].map(([, pid]) => Number(pid))
 
+/** nsenter becomes the program. */
+function residentMib({ pid }: ChildProcess): number {
+  const [, kib] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+  return Math.round(Number(kib) / 1024)
+}
+
 async function killed(child: ChildProcess): Promise<void> {
   const gone = once(child, 'exit')
   child.kill('SIGKILL')
@@ -172,6 +178,22 @@ await t.test('exec --group: what the commands see, and what comes out', async (t
   t.equal(codes.code, 5, 'of the first in the order of the members')
   t.match(codes.stderr, /one: the command ended with 5\n.*two: the command ended with 137\n$/)
   t.ok(await isClean())
+})
+
+await t.test('exec --group: a slow reader', async (t) => {
+  await allow('--exec', 'flood')
+  const lines = 50_000
+  program('flood', `echo ready $$; sleep 1; yes "$(printf %01000d 0)" | head -n $1; exit 4`)
+  const { child, ended, said } = await running('flood', `${lines}`)
+  child.stdout?.pause()
+  const before = residentMib(child)
+  // Longer than a host waits for a coordinator that says nothing.
+  await sleep(13_000)
+  const more = residentMib(child) - before
+  t.ok(more < 60, `the coordinator has taken ${more} MiB of memory for it`)
+  child.stdout?.resume()
+  t.equal(await ended, 4, said.stderr)
+  t.equal(said.stdout.match(/^\S+: 0{1000}$/gm)?.length, hosts.length * lines, 'all of it came')
 })
 
 await t.test('exec --group: a host that ssh reaches', async (t) => {

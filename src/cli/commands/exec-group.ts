@@ -28,14 +28,15 @@ export async function execGroup(
   interrupts: Interrupts,
 ): Promise<number> {
   const { execInGroup } = await daemon()
+  const sinks = { stdout: new Sink(process.stdout), stderr: new Sink(process.stderr) }
   const outputs = new Map<string, Shared>()
   let stop = () => {}
   const events: ExecEvents = {
-    onOutput: (host, to, bytes) => outputs.get(host)?.[to](bytes),
+    onOutput: async (host, to, bytes) => outputs.get(host)?.push(to, bytes),
     onStart: (hosts, pass) => {
       stop = passSignals(pass)
       interrupts.release()
-      for (const host of hosts) outputs.set(host, new Shared(host, hosts.length))
+      for (const host of hosts) outputs.set(host, new Shared(host, hosts.length, sinks))
     },
   }
   try {
@@ -94,26 +95,60 @@ async function hereEnvironment(
   return env
 }
 
-/** What the command has said on one host: as it is, or, beside others, in lines with the host's name. */
-class Shared {
-  readonly stdout: (bytes: Buffer) => void
-  readonly stderr: (bytes: Buffer) => void
-  readonly end: () => void
+/** An output of this process, which may be a pipe that somebody reads slowly. */
+class Sink {
+  readonly #stream: NodeJS.WriteStream
+  #room: Promise<void> | undefined
 
-  constructor(host: string, hosts: number) {
-    const streams = { stdout: process.stdout, stderr: process.stderr }
-    const [stdout, stderr] = (['stdout', 'stderr'] as const).map((name) => {
-      const write = (bytes: Buffer) => streams[name].write(bytes)
-      return hosts === 1 ? { push: write, end: () => {} } : new PrefixedLines(host, write)
+  constructor(stream: NodeJS.WriteStream) {
+    this.#stream = stream
+  }
+
+  write(bytes: Buffer): void {
+    this.#stream.write(bytes)
+  }
+
+  /** There is room for more: what is written before that is kept in memory. */
+  room(): Promise<void> {
+    if (!this.#stream.writableNeedDrain) return Promise.resolve()
+    this.#room ??= new Promise((resolve) => {
+      const onRoom = () => {
+        for (const event of ['drain', 'close'] as const) this.#stream.off(event, onRoom)
+        this.#room = undefined
+        resolve()
+      }
+      for (const event of ['drain', 'close'] as const) this.#stream.on(event, onRoom)
     })
-    this.stdout = (bytes) => stdout?.push(bytes)
-    this.stderr = (bytes) => stderr?.push(bytes)
-    this.end = () => {
-      stdout?.end()
-      stderr?.end()
-    }
+    return this.#room
   }
 }
+
+/** What the command has said on one host: as it is, or, beside others, in lines with the host's name. */
+class Shared {
+  readonly #sinks: Sinks
+  readonly #lines: Record<keyof Sinks, { push(bytes: Buffer): void; end(): void }>
+
+  constructor(host: string, hosts: number, sinks: Sinks) {
+    const linesTo = (sink: Sink) => {
+      const write = (bytes: Buffer) => sink.write(bytes)
+      return hosts === 1 ? { push: write, end: () => {} } : new PrefixedLines(host, write)
+    }
+    this.#sinks = sinks
+    this.#lines = { stdout: linesTo(sinks.stdout), stderr: linesTo(sinks.stderr) }
+  }
+
+  /** Resolves when there is room for more. */
+  push(to: keyof Sinks, bytes: Buffer): Promise<void> {
+    this.#lines[to].push(bytes)
+    return this.#sinks[to].room()
+  }
+
+  end(): void {
+    this.#lines.stdout.end()
+    this.#lines.stderr.end()
+  }
+}
+type Sinks = Readonly<Record<'stdout' | 'stderr', Sink>>
 
 function exitCodeOf(ends: readonly HostEnd[]): number {
   for (const { host, code, error } of ends) {
