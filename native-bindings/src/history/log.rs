@@ -173,7 +173,7 @@ impl Log {
     /// Adds an entry. `fill` writes its payload, at most `room` bytes, and says how long it is and its
     /// flags; when it fails, so does this, and nothing is added.
     ///
-    /// Errors: ENOSPC when no further segment can be made.
+    /// Errors: ENOSPC when no further segment can be made; E2BIG for what no segment holds.
     pub fn add(
         &self,
         place: &[u8],
@@ -248,8 +248,12 @@ impl Log {
         Some(newest)
     }
 
-    /// The segment that is filled, with room for so many bytes.
+    /// The segment that is filled, with room for so many bytes. E2BIG: an empty one has less.
     fn with_room(&self, cursor: &mut Cursor, len: usize) -> Res<Arc<Segment>> {
+        // Not ENOSPC: to free segments does not help.
+        if SEGMENT_HEADER + len + ENTRY_HEAD > SEGMENT_BYTES {
+            return Err(Errno(libc::E2BIG));
+        }
         if let Some(segment) = &cursor.segment {
             if cursor.at + len + ENTRY_HEAD <= SEGMENT_BYTES {
                 return Ok(segment.clone());

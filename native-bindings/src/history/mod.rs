@@ -19,6 +19,8 @@ mod pins;
 pub mod place;
 pub mod points;
 pub mod segment;
+#[cfg(test)]
+mod tests;
 pub mod versions;
 pub mod view;
 mod view_data;
