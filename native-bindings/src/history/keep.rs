@@ -156,7 +156,8 @@ impl History {
     pub fn begin_anew(&self, seq: u64) {
         let entries = self.log.segments().into_iter().flat_map(|s| self.log.entries(&s, 0));
         // Of another order of changes, perhaps, in which seqs were higher.
-        let newest = entries.map(|e| e.stamp()).max().unwrap_or(0);
+        let kept = entries.filter(|e| e.is_complete());
+        let newest = kept.map(|e| e.stamp()).max().unwrap_or(0);
         self.raise_floor(seq.max(newest));
     }
 

@@ -8,7 +8,7 @@
 //! Invariant: an entry whose state is COMPLETE was so before its operation began.
 
 use super::limits::{SEGMENT_BYTES, SEGMENT_HEADER};
-use super::segment::{floor_of, payload_at, EntryHead, Segment};
+use super::segment::{floor_of, payload_at, position, EntryHead, Segment};
 pub use super::segment::{Author, Cause, Entry, FLAG_HOLE};
 use super::segment::{COMPLETE, ENTRY_HEAD, LOSING, VOID, WRITING};
 use crate::interceptor::errno::{Errno, Res};
@@ -33,6 +33,8 @@ pub struct Log {
     uuid: [u8; 16],
     segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     cursor: Mutex<Cursor>,
+    /// Entries before it are of processes that are gone.
+    own_from: AtomicU64,
     floor: AtomicU64,
     unproven: AtomicU64,
     /// Most bytes of all segments.
@@ -101,6 +103,7 @@ impl Log {
             uuid,
             segments: RwLock::new(segments),
             cursor: Mutex::new(cursor),
+            own_from: AtomicU64::new(0),
             floor: AtomicU64::new(floor),
             unproven: AtomicU64::new(unproven),
             limit: AtomicU64::new(u64::MAX),
@@ -167,6 +170,8 @@ impl Log {
         }
         let mut cursor = self.cursor.lock();
         cursor.at = end;
+        let number = cursor.segment.as_ref().map_or(0, |s| s.number);
+        self.own_from.store(position(number, end as u32), Ordering::Release);
         tail
     }
 
@@ -237,10 +242,13 @@ impl Log {
         if known > 0 {
             return Some(known);
         }
+        let own_from = self.own_from.load(Ordering::Acquire);
         let mut newest = 0;
-        for entry in self.entries(segment, 0) {
+        for entry in self.entries(segment, 0).into_iter().filter(|e| !e.is_void()) {
             match entry.stamp() {
-                0 if !entry.is_void() => return None,
+                // Nobody will ever complete or stamp it.
+                0 if entry.position() < own_from => entry.void(),
+                0 => return None,
                 stamp => newest = newest.max(stamp),
             }
         }

@@ -202,6 +202,7 @@ impl History {
             if !entry.is_whole() {
                 // Its operation never began; what it was to keep may lie there half copied.
                 let _ = std::fs::remove_file(self.whole_path(&entry));
+                entry.void();
                 continue;
             }
             entry.set_stamp(stamp(&entry));

@@ -248,6 +248,17 @@ impl Entry {
         }
     }
 
+    /// It was never complete, and whoever was to complete it is gone.
+    pub(super) fn void(&self) {
+        self.set_stamp(0);
+        self.head().state.store(VOID, Ordering::Release);
+    }
+
+    /// Its place in the log, in the order of the log.
+    pub(super) fn position(&self) -> u64 {
+        position(self.segment.number, self.at)
+    }
+
     fn state(&self) -> u32 {
         self.head().state.load(Ordering::Acquire)
     }
@@ -286,6 +297,10 @@ impl Entry {
     pub fn is_whole(&self) -> bool {
         self.is_complete() && self.head().crc == self.crc()
     }
+}
+
+pub(super) fn position(number: u32, at: u32) -> u64 {
+    u64::from(number) << 32 | u64::from(at)
 }
 
 pub(super) fn payload_at(place_len: usize) -> usize {

@@ -2,10 +2,13 @@
 
 use super::log::Cause;
 use super::place::Place;
+use super::segment::WRITING;
 use super::{Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
 use crate::record::Oid;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 const UUID: [u8; 16] = [7; 16];
 const OID: Oid = Oid { ino: 7, gen: 9 };
@@ -40,6 +43,61 @@ fn keep(history: &History, block: u64, bytes: usize, seq: u64) -> Res<()> {
     let place = Place::block(OID, 0, block);
     history.keep(&place, cause, bytes, |_, _| Ok((bytes, 0)))?.set_stamp(seq);
     Ok(())
+}
+
+/// Dies while it keeps a block.
+fn die_keeping(history: &History, block: u64, low: u64) {
+    let dies = AssertUnwindSafe(|| {
+        let cause = Cause { low, ..Cause::default() };
+        let _ = history.keep(&Place::block(OID, 0, block), cause, 4096, |_, _| panic!("dies"));
+    });
+    catch_unwind(dies).unwrap_err();
+}
+
+/// Fills two segments and part of a third, from the seq 10 on.
+fn fill(history: &History) {
+    (0..70).for_each(|n| keep(history, 100 + n, MIB, 10 + n).unwrap());
+}
+
+fn numbers(history: &History) -> Vec<u32> {
+    history.log.segments().iter().map(|s| s.number).collect()
+}
+
+#[test]
+fn what_was_being_kept_at_a_death_holds_up_nothing() {
+    let scratch = Scratch::new("half");
+    let history = scratch.open(Mode::Continuous, 1);
+    keep(&history, 0, 1, 1).unwrap();
+    die_keeping(&history, 1, 2);
+    drop(history);
+    let history = scratch.open(Mode::Continuous, 2);
+    fill(&history);
+    assert_eq!(numbers(&history), [1, 2, 3]);
+    history.make_room().unwrap();
+    assert_eq!(numbers(&history), [2, 3]);
+}
+
+#[test]
+fn what_is_behind_the_index_and_was_never_kept_holds_up_nothing() {
+    let scratch = Scratch::new("stuck");
+    let history = scratch.open(Mode::Continuous, 1);
+    keep(&history, 0, 1, 1).unwrap();
+    die_keeping(&history, 1, 2);
+    drop(history);
+    let history = scratch.open(Mode::Continuous, 2);
+    fill(&history);
+    // Two segments, so that all of the first one is in the index; and then as it was left before.
+    history.make_room().unwrap();
+    fill(&history);
+    let segment = history.log.segments()[0].clone();
+    let half = history.log.entries(&segment, 0)[0].clone();
+    half.set_stamp(0);
+    half.head().state.store(WRITING, Ordering::Release);
+    drop((half, segment, history));
+    let history = scratch.open(Mode::Continuous, 200);
+    fill(&history);
+    history.make_room().unwrap();
+    assert!(!numbers(&history).contains(&2));
 }
 
 #[test]
