@@ -95,7 +95,8 @@ impl Log {
         let floor = segments.values().map(|s| noted(s) & !LOSING).max().unwrap_or(0);
         let unproven = segments.values().map(|s| s.head().unproven.load(Ordering::Acquire)).max();
         let unproven = unproven.unwrap_or(0);
-        let was_losing = last.as_ref().is_some_and(|s| noted(s) & LOSING != 0);
+        let told = segments.values().rev().find(|s| s.is_adopted());
+        let was_losing = told.is_some_and(|s| noted(s) & LOSING != 0);
         let cursor =
             Cursor { segment: last, at: SEGMENT_HEADER, queue: VecDeque::new(), losing: 0 };
         let log = Self {
@@ -152,8 +153,9 @@ impl Log {
     }
 
     /// Where the next entry goes, after all that are there: for `open`. Returns what is left of the
-    /// segments behind (`number`, `offset`) for the index.
-    pub fn resume(&self, number: u32, offset: u32) -> Vec<Entry> {
+    /// segments behind (`number`, `offset`) for the index. `torn`: behind the last entry there may be
+    /// others, in front of which one is missing; they would be read as entries once the gap is filled.
+    pub fn resume(&self, number: u32, offset: u32, torn: bool) -> Vec<Entry> {
         let mut tail = Vec::new();
         let mut end = SEGMENT_HEADER;
         for segment in self.segments() {
@@ -170,6 +172,9 @@ impl Log {
         }
         let mut cursor = self.cursor.lock();
         cursor.at = end;
+        if let Some(segment) = cursor.segment.as_ref().filter(|_| torn) {
+            segment.clear_from(end);
+        }
         let number = cursor.segment.as_ref().map_or(0, |s| s.number);
         self.own_from.store(position(number, end as u32), Ordering::Release);
         tail
@@ -277,19 +282,27 @@ impl Log {
         self.with_room(&mut self.cursor.lock(), len).map(|_| ())
     }
 
+    /// A further segment. Called with the cursor held: nobody else makes one.
     fn grow(&self, losing: bool) -> Res<Arc<Segment>> {
-        let mut segments = self.segments.write();
-        let bytes = (segments.len() + 1) as u64 * SEGMENT_BYTES as u64;
-        if bytes > self.limit.load(Ordering::Acquire) {
+        let (count, last) = {
+            let segments = self.segments.read();
+            (segments.len(), segments.keys().next_back().copied().unwrap_or(0))
+        };
+        if (count + 1) as u64 * SEGMENT_BYTES as u64 > self.limit.load(Ordering::Acquire) {
             return Err(Errno(libc::ENOSPC));
         }
-        let number = segments.keys().next_back().map_or(1, |n| n + 1);
+        let number = last + 1;
         let path = segment_path(&self.directory, number);
         let segment = Arc::new(Segment::open(&path, number, &self.uuid)?);
         let head = segment.head();
         head.floor.store(self.noted(losing), Ordering::Release);
         head.unproven.store(self.unproven.load(Ordering::Acquire), Ordering::Release);
-        segments.insert(number, segment.clone());
+        segment.adopt();
+        // Older segments may go from now on, and with them what they say of the floor.
+        segment.sync().inspect_err(|_| {
+            let _ = std::fs::remove_file(&path);
+        })?;
+        self.segments.write().insert(number, segment.clone());
         Ok(segment)
     }
 

@@ -198,7 +198,7 @@ impl History {
     /// have (`stamp`).
     fn recover(&self, stamp: impl Fn(&Entry) -> u64) -> Res<()> {
         let (number, offset) = self.index.cursor()?;
-        for entry in self.log.resume(number, offset) {
+        for entry in self.log.resume(number, offset, self.power_lost) {
             if !entry.is_whole() {
                 // Its operation never began; what it was to keep may lie there half copied.
                 let _ = std::fs::remove_file(self.whole_path(&entry));

@@ -116,6 +116,9 @@ impl Segment {
     }
 
     /// Opens a segment, or makes one. EINVAL for another volume's or version's.
+    ///
+    /// One without a header belongs to no boot of the machine until it is adopted: that its file is
+    /// there and its header is not may mean that the power was lost.
     pub(super) fn open(path: &Path, number: u32, uuid: &[u8; 16]) -> Res<Self> {
         let file = OpenOptions::new()
             .read(true)
@@ -149,7 +152,6 @@ impl Segment {
                 let head = segment.base.cast::<SegmentHead>();
                 (*head).version = VERSION;
                 (*head).uuid = *uuid;
-                (*head).boot_id = crate::boot::boot_id();
                 (*head).magic = MAGIC;
             }
         }
@@ -163,7 +165,23 @@ impl Segment {
         Ok(segment)
     }
 
-    /// It goes on in this boot of the machine. Only for `Log::outlive`: nobody else reads it then.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.head().boot_id != [0; 16]
+    }
+
+    /// What lies from `offset` on is no entry, whatever a loss of power left there. Before anything is
+    /// added behind it.
+    pub(super) fn clear_from(&self, offset: usize) {
+        let rest = SEGMENT_BYTES.saturating_sub(offset);
+        // SAFETY: within the mapping; nobody reads behind the last entry.
+        let rest = unsafe { std::slice::from_raw_parts_mut(self.base.add(offset), rest) };
+        // What is zero already needs no write to the disk.
+        for page in rest.chunks_mut(4096).filter(|page| page.iter().any(|b| *b != 0)) {
+            page.fill(0);
+        }
+    }
+
+    /// It goes on in this boot of the machine. While nobody else reads that.
     pub(super) fn adopt(&self) {
         // SAFETY: the mapping starts with the header; nobody reads this field after `open`.
         unsafe { (*self.base.cast::<SegmentHead>()).boot_id = crate::boot::boot_id() };

@@ -6,6 +6,8 @@ use super::segment::WRITING;
 use super::{Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
 use crate::record::Oid;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -98,6 +100,45 @@ fn what_is_behind_the_index_and_was_never_kept_holds_up_nothing() {
     fill(&history);
     history.make_room().unwrap();
     assert!(!numbers(&history).contains(&2));
+}
+
+fn overwrite(scratch: &Scratch, at: u64, bytes: &[u8]) {
+    let path = scratch.0.join("00000001.seg");
+    OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
+}
+
+/// Offset of the boot id in a segment: docs/FORMAT.md.
+const BOOT_AT: u64 = 32;
+
+#[test]
+fn a_segment_of_which_the_disk_has_no_header_tells_of_a_power_loss() {
+    let scratch = Scratch::new("header");
+    let history = scratch.open(Mode::Continuous, 1);
+    keep(&history, 0, 1, 1).unwrap();
+    drop(history);
+    assert_eq!(scratch.open(Mode::Continuous, 2).power_lost_before(), 0);
+    overwrite(&scratch, 0, &[0; 4096]);
+    assert_eq!(scratch.open(Mode::Continuous, 3).power_lost_before(), 3);
+    assert_eq!(scratch.open(Mode::Continuous, 4).power_lost_before(), 3);
+}
+
+#[test]
+fn what_lies_behind_a_gap_is_no_entry_once_the_gap_is_filled() {
+    let scratch = Scratch::new("gap");
+    let history = scratch.open(Mode::Continuous, 1);
+    (1..4).for_each(|seq| keep(&history, seq, 1, seq).unwrap());
+    let gap = history.log.entries(&history.log.segments()[0], 0)[1].clone();
+    let (at, len) = (gap.at, gap.head().len.load(Ordering::Relaxed));
+    drop((gap, history));
+    overwrite(&scratch, u64::from(at), &vec![0; len as usize]);
+    overwrite(&scratch, BOOT_AT, &[1; 16]);
+    let history = scratch.open(Mode::Continuous, 4);
+    assert_eq!(history.power_lost_before(), 4);
+    keep(&history, 4, 1, 4).unwrap();
+    drop(history);
+    let history = scratch.open(Mode::Continuous, 5);
+    let entries = history.log.entries(&history.log.segments()[0], 0);
+    assert_eq!(entries.iter().map(|e| e.stamp()).collect::<Vec<_>>(), [1, 4]);
 }
 
 #[test]
