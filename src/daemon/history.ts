@@ -77,12 +77,16 @@ export class VolumeHistory {
     return this.#volume.config.options.history
   }
 
-  /** Keeps what is wanted, and ends what nobody owns any more, from now on. */
-  start(): void {
+  /** Keeps what is wanted, from now on. Before anything can change: else a snapshot is taken for lost. */
+  begin(): void {
     // It may have been taken just before the last daemon died.
     const point = native.historyState(this.#handle)?.point ?? 0n
     if (point > 0n) this.noteCut(point)
     this.refresh()
+  }
+
+  /** Ends what nobody owns any more, from now on. */
+  start(): void {
     this.#timer = setInterval(() => void this.#look(), VIEWS_LOOK_MS)
   }
 

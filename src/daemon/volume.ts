@@ -120,6 +120,7 @@ export class ProtectedVolume {
       )
       await parts.drain.opened
       await parts.drain.updateMeta({ clean: false, recapture: need })
+      history.begin()
       native.mountVolume(open.handle)
       const running = new ProtectedVolume(volume, log, lock, clock, parts)
       await running.#run(need === null && open.ring !== 'recovered')

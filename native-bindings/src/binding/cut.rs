@@ -194,11 +194,15 @@ fn hold_together(v: &Volume, o: &CutOptions, meeting: Option<&Meeting>) -> Resul
     let release = monotonic_ns();
     let in_time = v.gate.release(hold).is_some();
     let seq = marked?;
-    match stayed {
-        Met::Failed => return Err(others()),
-        Met::All if in_time => {}
-        Met::All | Met::Late => return Err(expired()),
+    let good = match stayed {
+        Met::All if in_time => Ok(()),
+        Met::Failed => Err(others()),
+        Met::All | Met::Late => Err(expired()),
+    };
+    if let (Err(_), Some(history)) = (&good, o.history(v)) {
+        history.give_up_point(seq);
     }
+    good?;
     Ok(Cut {
         seq: seq.into(),
         closed_ns: closed.into(),

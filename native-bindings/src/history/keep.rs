@@ -87,8 +87,8 @@ impl History {
 
     /// The seq from which on everything has to stay: what is wanted, what is looked at.
     fn needed_from(&self) -> u64 {
-        let pinned = self.pins.lock().keys().next().copied().unwrap_or(u64::MAX);
-        self.wanted.load(Ordering::Acquire).min(pinned)
+        let oldest = self.moments.lock().oldest().unwrap_or(u64::MAX);
+        self.wanted.load(Ordering::Acquire).min(oldest)
     }
 
     /// Frees the segments in which nothing is needed.
@@ -196,7 +196,7 @@ impl History {
 
     /// The oldest moment that is being looked at and can be.
     fn looked_at(&self) -> Option<u64> {
-        self.pins.lock().range(self.floor()..).next().map(|(seq, _)| *seq)
+        self.moments.lock().looked_at(self.floor())
     }
 
     /// Has a change to fail of which something finds no room?

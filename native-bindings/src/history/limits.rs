@@ -31,6 +31,8 @@ pub const INDEX_MAP_BYTES: usize = 256 << 30;
 pub const INDEX_READERS: u32 = 512;
 /// Longest wait for changes under way when a view is opened.
 pub const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// How long a cut is kept of which the control plane says nothing: as long as it waits for a certificate.
+pub const UNHEARD_MAX: Duration = Duration::from_secs(600);
 /// Objects that are named as changed between two moments; beyond, whoever asks has to walk the trees.
 pub const CHANGED_MAX: usize = 200_000;
 /// Directories above one another that are climbed, to find where it is.

@@ -31,6 +31,7 @@ use crate::record::Oid;
 use index::Index;
 use log::{Cause, Entry, Log};
 use parking_lot::{Condvar, Mutex, RwLock};
+use pins::Moments;
 use place::Place;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -66,13 +67,13 @@ pub struct History {
     pub settings: Settings,
     pub(crate) log: Log,
     pub(crate) index: Index,
-    /// The newest snapshot; 0: there is none.
+    /// The newest snapshot; 0: there is none. Who sets it holds `moments`; who only takes it away because
+    /// it is lost need not.
     point: AtomicU64,
-    no_points: AtomicBool,
     /// Views before it are not possible.
     floor: AtomicU64,
-    /// Moments that are being looked at, and how often.
-    pins: Mutex<BTreeMap<u64, usize>>,
+    /// What has to be known to let the history rest.
+    moments: Mutex<Moments>,
     /// What is to be kept if possible: the oldest seq of it.
     wanted: AtomicU64,
     /// Held (shared) by a change that no gate holds, from its look at `point` to its seq.
@@ -166,9 +167,8 @@ impl History {
             log,
             index,
             point: AtomicU64::new(0),
-            no_points: AtomicBool::new(false),
             floor: AtomicU64::new(floor),
-            pins: Mutex::default(),
+            moments: Mutex::default(),
             wanted: AtomicU64::new(0),
             cut: RwLock::default(),
             whole_bytes: AtomicU64::new(0),
@@ -292,39 +292,20 @@ impl History {
         Ok(())
     }
 
-    /// A snapshot at `seq`: from now on the state there is kept. Call while nothing changes.
+    /// A snapshot at `seq`: from now on the state there is kept. Call while nothing changes. It is kept
+    /// until `set_wanted` has named it, or a later one, and then does not any more; or for a limited time.
     pub fn set_point(&self, seq: u64) -> Res<()> {
-        if self.rests() {
-            // Nothing was kept of what happened before. I/O is on hold: nothing is flushed now.
-            self.pass_by(seq);
-        }
+        self.await_word(seq);
         let cause = Cause { low: seq, ..Cause::default() };
-        let entry = self.keep_now(&Place::point(), cause, 0, |_, _| Ok((0, 0)))?;
+        let kept = self.keep_now(&Place::point(), cause, 0, |_, _| Ok((0, 0)));
+        let entry = kept.inspect_err(|_| self.give_up_point(seq))?;
         entry.set_stamp(seq);
-        self.point.fetch_max(seq, Ordering::AcqRel);
-        self.newborn.lock().clear();
-        self.no_points.store(false, Ordering::Release);
-        // Until the control plane says what is wanted.
-        self.wanted.fetch_min(seq, Ordering::AcqRel);
-        Ok(())
-    }
-
-    /// What snapshots there are (`newest` 0: none), and the oldest seq that is to be kept.
-    pub fn set_wanted(&self, newest: u64, oldest: u64) {
-        // For one that is lost nothing has to be kept.
-        let newest = if newest < self.floor() { 0 } else { newest };
-        self.no_points.store(newest == 0, Ordering::Release);
-        self.point.fetch_max(newest, Ordering::AcqRel);
-        self.rest_if_unused();
-        self.wanted.store(oldest, Ordering::Release);
-        self.kick();
-    }
-
-    fn rest_if_unused(&self) {
-        let pins = self.pins.lock();
-        if pins.is_empty() && self.no_points.load(Ordering::Acquire) {
-            self.point.store(0, Ordering::Release);
+        {
+            let _moments = self.moments.lock();
+            self.point.fetch_max(seq, Ordering::AcqRel);
         }
+        self.newborn.lock().clear();
+        Ok(())
     }
 
     /// Does a change of this place have to keep what is there?

@@ -141,6 +141,49 @@ fn what_lies_behind_a_gap_is_no_entry_once_the_gap_is_filled() {
     assert_eq!(entries.iter().map(|e| e.stamp()).collect::<Vec<_>>(), [1, 4]);
 }
 
+/// No snapshot, nothing wanted.
+fn want_nothing(history: &History) {
+    history.set_wanted(0, u64::MAX);
+}
+
+#[test]
+fn a_cut_is_kept_until_the_control_plane_has_heard_of_it() {
+    let scratch = Scratch::new("unheard");
+    let history = scratch.open(Mode::Snapshots, 1);
+    want_nothing(&history);
+    assert!(history.rests());
+    history.set_point(100).unwrap();
+    // Of a control plane that has not heard of it, and of a view that ends.
+    want_nothing(&history);
+    history.pin(100).unwrap();
+    history.unpin(100);
+    assert_eq!((history.point(), history.shows(100)), (100, true));
+    history.set_wanted(100, 100);
+    want_nothing(&history);
+    assert!(history.rests());
+    history.set_point(110).unwrap();
+    history.give_up_point(110);
+    want_nothing(&history);
+    assert!(history.rests());
+}
+
+#[test]
+fn a_snapshot_that_is_named_after_a_rest_is_lost() {
+    let scratch = Scratch::new("rested");
+    let history = scratch.open(Mode::Snapshots, 1);
+    want_nothing(&history);
+    history.set_point(100).unwrap();
+    history.give_up_point(100);
+    want_nothing(&history);
+    history.set_wanted(100, 100);
+    assert!(history.rests() && !history.shows(100));
+    drop(history);
+    // One of which the log tells nothing any more, named before anything has changed.
+    let history = scratch.open(Mode::Snapshots, 120);
+    history.set_wanted(110, 110);
+    assert_eq!((history.point(), history.shows(110)), (110, true));
+}
+
 #[test]
 fn what_no_segment_holds_is_refused() {
     let scratch = Scratch::new("long");
