@@ -281,12 +281,15 @@ impl View {
 
 impl Server for View {
     fn serve(&self, out: &mut Output, r: &Request) -> Res<Reply> {
-        let reply = self.dispatch(out, r)?;
-        // Looked at last: what was read may have been let go of meanwhile.
-        if !self.history.shows(self.seq) || self.history.is_closed() {
-            return Err(Errno(libc::EIO));
+        let answer = self.dispatch(out, r);
+        // Looked at last: what was read may have been let go of meanwhile. That something is not there
+        // (ENODATA, ENXIO) is told from what was read, too.
+        let proven = self.history.shows(self.seq) && !self.history.is_closed();
+        match answer {
+            Ok(Reply::None) => Ok(Reply::None),
+            answer if proven => answer,
+            _ => Err(Errno(libc::EIO)),
         }
-        Ok(reply)
     }
 }
 
