@@ -213,6 +213,11 @@ impl Index {
         Ok(())
     }
 
+    /// Writes the environment to the disk.
+    pub fn sync(&self) -> Res<()> {
+        self.env.force_sync().map_err(errno)
+    }
+
     fn drop_one(&self, entry: &Entry) {
         let place = entry.place();
         let mut shard = self.shard(place).lock();

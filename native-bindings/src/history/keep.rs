@@ -11,6 +11,7 @@ use super::place::{kind_of, WHOLE};
 use super::segment::Segment;
 use super::{Full, History};
 use crate::interceptor::errno::{Errno, Res};
+use std::fs::File;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,6 +44,8 @@ impl History {
                 continue;
             }
             if stopping {
+                // Without the mark, the next start takes a new boot of the machine for a loss of power.
+                let _ = self.leave_clean();
                 return;
             }
             let mut woken = self.woken.lock();
@@ -58,6 +61,17 @@ impl History {
         let floor = self.floor();
         self.log.sync();
         *durable = (floor, Instant::now());
+    }
+
+    fn leave_clean(&self) -> Res<()> {
+        self.index.sync()?;
+        let whole = self.directory.join("whole");
+        for file in std::fs::read_dir(&whole)?.flatten() {
+            File::open(file.path())?.sync_data()?;
+        }
+        File::open(&whole)?.sync_all()?;
+        File::open(&self.directory)?.sync_all()?;
+        self.log.mark_clean()
     }
 
     /// Ends the housekeeping; nothing may be added any more.
@@ -82,6 +96,7 @@ impl History {
             return 0;
         }
         self.log.queue(|q| q.drain(..batch.len()).for_each(drop));
+        self.overdue.store(false, Ordering::Release);
         batch.len()
     }
 

@@ -48,7 +48,7 @@ fn segment_path(directory: &Path, number: u32) -> PathBuf {
 /// What `open` found.
 pub struct Found {
     pub is_new: bool,
-    /// The machine went down since the last segment was begun.
+    /// The machine went down since the last segment was begun, and the history had not ended orderly.
     pub power_lost: bool,
     pub floor: u64,
     /// A change may have happened of which something was not kept: it has no seq yet.
@@ -90,7 +90,8 @@ impl Log {
         }
         let last = segments.values().next_back().cloned();
         let boot = crate::boot::boot_id();
-        let power_lost = last.as_ref().is_some_and(|s| s.head().boot_id != boot);
+        let ended = last.as_ref().is_some_and(|s| s.take_clean());
+        let power_lost = !ended && last.as_ref().is_some_and(|s| s.head().boot_id != boot);
         let noted = |s: &Arc<Segment>| s.head().floor.load(Ordering::Acquire);
         let floor = segments.values().map(|s| noted(s) & !LOSING).max().unwrap_or(0);
         let unproven = segments.values().map(|s| s.head().unproven.load(Ordering::Acquire)).max();
@@ -152,24 +153,10 @@ impl Log {
         out
     }
 
-    /// Where the next entry goes, after all that are there: for `open`. Returns what is left of the
-    /// segments behind (`number`, `offset`) for the index. `torn`: behind the last entry there may be
-    /// others, in front of which one is missing; they would be read as entries once the gap is filled.
-    pub fn resume(&self, number: u32, offset: u32, torn: bool) -> Vec<Entry> {
-        let mut tail = Vec::new();
-        let mut end = SEGMENT_HEADER;
-        for segment in self.segments() {
-            if segment.number < number {
-                continue;
-            }
-            let from = if segment.number == number { offset as usize } else { SEGMENT_HEADER };
-            let entries = self.entries(&segment, from);
-            end = from.max(SEGMENT_HEADER);
-            if let Some(last) = entries.last() {
-                end = last.at as usize + last.head().len.load(Ordering::Acquire) as usize;
-            }
-            tail.extend(entries);
-        }
+    /// Where the next entry goes in the last segment, after all that are there: for `open`. `torn`: behind
+    /// the last entry there may be others, in front of which one is missing; they would be read as entries
+    /// once the gap is filled.
+    pub fn resume(&self, end: usize, torn: bool) {
         let mut cursor = self.cursor.lock();
         cursor.at = end;
         if let Some(segment) = cursor.segment.as_ref().filter(|_| torn) {
@@ -177,7 +164,6 @@ impl Log {
         }
         let number = cursor.segment.as_ref().map_or(0, |s| s.number);
         self.own_from.store(position(number, end as u32), Ordering::Release);
-        tail
     }
 
     /// Adds an entry. `fill` writes its payload, at most `room` bytes, and says how long it is and its
@@ -375,6 +361,13 @@ impl Log {
     pub fn remove(&self, number: u32) {
         self.segments.write().remove(&number);
         let _ = std::fs::remove_file(segment_path(&self.directory, number));
+    }
+
+    /// Marks an orderly end: all of the history is on the disk, or an error. Nothing may be added any more.
+    pub fn mark_clean(&self) -> Res<()> {
+        self.segments().iter().try_for_each(|segment| segment.sync())?;
+        let current = self.cursor.lock().segment.clone();
+        current.map_or(Ok(()), |segment| segment.mark_clean())
     }
 
     /// Writes the newest segments to the disk.

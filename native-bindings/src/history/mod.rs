@@ -91,6 +91,8 @@ pub struct History {
     began: Instant,
     /// The index could not take over what it was given: it has no room.
     stuck: AtomicBool,
+    /// Somebody has waited for the index in vain, and it has taken over nothing since.
+    overdue: AtomicBool,
     /// The floor that is on the disk, and since when.
     durable: Mutex<(u64, Instant)>,
     /// A floor is noted that is not on the disk.
@@ -178,6 +180,7 @@ impl History {
             no_room_until: AtomicU64::new(0),
             began,
             stuck: AtomicBool::new(false),
+            overdue: AtomicBool::new(false),
             durable: Mutex::new((0, began)),
             undurable: AtomicBool::new(false),
             is_new: AtomicBool::new(found.is_new),
@@ -195,29 +198,45 @@ impl History {
     }
 
     /// What the index lacks: entries of operations that were under way get the first seq that theirs can
-    /// have (`stamp`).
+    /// have (`stamp`). After a power loss that is the whole log: it goes to the index batch by batch, and
+    /// only where that has no room to memory.
     fn recover(&self, stamp: impl Fn(&Entry) -> u64) -> Res<()> {
         let (number, offset) = self.index.cursor()?;
-        for entry in self.log.resume(number, offset, self.power_lost) {
-            if !entry.is_whole() {
-                // Its operation never began; what it was to keep may lie there half copied.
-                let _ = std::fs::remove_file(self.whole_path(&entry));
-                entry.void();
-                continue;
+        let (mut end, mut has_room) = (limits::SEGMENT_HEADER, true);
+        for segment in self.log.segments().into_iter().filter(|s| s.number >= number) {
+            let from = if segment.number == number { offset as usize } else { 0 };
+            let entries = self.log.entries(&segment, from);
+            end = entries.last().map_or(from.max(limits::SEGMENT_HEADER), |e| e.end_at() as usize);
+            for batch in entries.chunks(limits::INDEX_BATCH) {
+                batch.iter().for_each(|entry| self.recover_one(entry, &stamp));
+                has_room =
+                    has_room && self.index.take_over(batch, batch[batch.len() - 1].end()).is_ok();
+                if !has_room {
+                    batch.iter().filter(|e| e.is_complete()).for_each(|e| self.index.add(e));
+                    self.log.queue(|q| q.extend(batch.iter().cloned()));
+                }
             }
-            entry.set_stamp(stamp(&entry));
-            if place::kind_of(entry.place()) == place::POINT {
-                self.point.fetch_max(entry.stamp(), Ordering::AcqRel);
-            }
-            self.index.add(&entry);
-            self.log.queue(|q| q.push_back(entry.clone()));
         }
+        self.log.resume(end, self.power_lost);
         let newest = self.index.all_of(&self.log, &Place::point().0)?;
         if let Some((seq, _)) = newest.last() {
             self.point.fetch_max(*seq, Ordering::AcqRel);
         }
         self.forget_lost_point();
         Ok(())
+    }
+
+    fn recover_one(&self, entry: &Entry, stamp: impl Fn(&Entry) -> u64) {
+        if entry.is_void() {
+            return;
+        }
+        if entry.is_whole() {
+            entry.set_stamp(stamp(entry));
+            return;
+        }
+        // Its operation never began; what it was to keep may lie there half copied.
+        let _ = std::fs::remove_file(self.whole_path(entry));
+        entry.void();
     }
 
     pub fn floor(&self) -> u64 {
@@ -374,15 +393,18 @@ impl History {
         }
     }
 
+    /// ENOSPC: the index has no room. ETIMEDOUT: something has been under way for too long, in front of all
+    /// that has come since; no room that is made helps against that, nor does it to wait again and again.
     fn wait_for_index(&self) -> Res<()> {
         let full = || self.log.queue(|q| q.len()) >= limits::QUEUE_MAX;
-        if !full() {
-            return Ok(());
-        }
         let end = Instant::now() + limits::QUEUE_WAIT_MAX;
         while full() {
-            if self.stuck.load(Ordering::Acquire) || Instant::now() > end {
+            if self.stuck.load(Ordering::Acquire) {
                 return Err(Errno(libc::ENOSPC));
+            }
+            if self.overdue.load(Ordering::Acquire) || Instant::now() > end {
+                self.overdue.store(true, Ordering::Release);
+                return Err(Errno(libc::ETIMEDOUT));
             }
             self.kick();
             std::thread::sleep(std::time::Duration::from_millis(2));

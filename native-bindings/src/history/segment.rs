@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Arc;
 
 const MAGIC: [u8; 4] = *b"HFHL";
-/// 2: attributes may tell where their object is. What version 1 has is read as it is.
-const VERSION: u32 = 2;
+/// 2: attributes may tell where their object is. 3: a header may have a mark of an orderly end. What older
+/// versions have is read as it is.
+const VERSION: u32 = 3;
 const OLDEST_VERSION: u32 = 1;
 
 pub(super) const WRITING: u32 = 0;
@@ -56,6 +57,8 @@ pub(super) struct SegmentHead {
     pub boot_id: [u8; 16],
     /// Views before this seq may lack what was not written when the machine went down.
     pub unproven: AtomicU64,
+    /// 1: nothing was added since all of the history was written to the disk.
+    pub clean: AtomicU64,
 }
 
 #[repr(C)]
@@ -167,6 +170,21 @@ impl Segment {
 
     pub(super) fn is_adopted(&self) -> bool {
         self.head().boot_id != [0; 16]
+    }
+
+    pub(super) fn mark_clean(&self) -> Res<()> {
+        self.head().clean.store(1, Ordering::Release);
+        self.sync()
+    }
+
+    /// Takes the mark of an orderly end away, so that it says nothing of what is added from now on.
+    /// Returns whether there was one. While nobody else reads the boot id.
+    pub(super) fn take_clean(&self) -> bool {
+        if self.head().clean.swap(0, Ordering::AcqRel) != 1 {
+            return false;
+        }
+        self.adopt();
+        self.sync().is_ok()
     }
 
     /// What lies from `offset` on is no entry, whatever a loss of power left there. Before anything is
@@ -299,8 +317,12 @@ impl Entry {
 
     /// Where the entry behind it begins.
     pub fn end(&self) -> [u8; 8] {
-        let len = self.head().len.load(Ordering::Acquire);
-        Entry { segment: self.segment.clone(), at: self.at + len }.location()
+        Entry { segment: self.segment.clone(), at: self.end_at() }.location()
+    }
+
+    /// The same, in its segment.
+    pub(super) fn end_at(&self) -> u32 {
+        self.at + self.head().len.load(Ordering::Acquire)
     }
 
     pub(super) fn crc(&self) -> u32 {

@@ -3,7 +3,7 @@
 use super::log::Cause;
 use super::place::Place;
 use super::segment::WRITING;
-use super::{Full, History, Mode, Settings};
+use super::{limits, Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
 use crate::record::Oid;
 use std::fs::OpenOptions;
@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Instant;
 
 const UUID: [u8; 16] = [7; 16];
 const OID: Oid = Oid { ino: 7, gen: 9 };
@@ -182,6 +184,58 @@ fn a_snapshot_that_is_named_after_a_rest_is_lost() {
     let history = scratch.open(Mode::Snapshots, 120);
     history.set_wanted(110, 110);
     assert_eq!((history.point(), history.shows(110)), (110, true));
+}
+
+/// As the volume ends it.
+fn close(history: History) {
+    let history = Arc::new(history);
+    let housekeeping = history.start().unwrap();
+    history.close();
+    housekeeping.join().unwrap();
+}
+
+#[test]
+fn an_orderly_end_before_another_boot_is_no_power_loss() {
+    let scratch = Scratch::new("clean");
+    let history = scratch.open(Mode::Continuous, 1);
+    keep(&history, 0, 1, 1).unwrap();
+    close(history);
+    overwrite(&scratch, BOOT_AT, &[1; 16]);
+    let history = scratch.open(Mode::Continuous, 2);
+    assert_eq!(history.power_lost_before(), 0);
+    assert!(history.has(&Place::block(OID, 0, 0), 1).unwrap());
+    drop(history);
+    // That end says nothing of what has come after it.
+    overwrite(&scratch, BOOT_AT, &[1; 16]);
+    assert_eq!(scratch.open(Mode::Continuous, 3).power_lost_before(), 3);
+}
+
+#[test]
+fn what_the_index_lacks_does_not_wait_for_it() {
+    let scratch = Scratch::new("lacks");
+    let history = scratch.open(Mode::Continuous, 1);
+    fill(&history);
+    drop(history);
+    std::fs::remove_dir_all(scratch.0.join("index")).unwrap();
+    let history = scratch.open(Mode::Continuous, 80);
+    assert_eq!(history.log.queue(|q| q.len()), 0);
+    assert!((0..70).all(|n| history.has(&Place::block(OID, 0, 100 + n), 10 + n).unwrap()));
+}
+
+#[test]
+fn what_waits_for_the_index_in_vain_makes_no_room() {
+    let scratch = Scratch::new("vain");
+    let history = scratch.open(Mode::Continuous, 1);
+    fill(&history);
+    let _under_way = history.keep(&Place::attr(OID), Cause::default(), 1, |_, _| Ok((1, 0)));
+    let all = limits::QUEUE_MAX as u64 - 71;
+    (0..all).for_each(|n| keep(&history, n, 1, 100 + n).unwrap());
+    let segments = numbers(&history);
+    assert_eq!(keep(&history, 0, 1, 1 << 20), Err(Errno(libc::ETIMEDOUT)));
+    let again = Instant::now();
+    assert_eq!(keep(&history, 0, 1, 1 << 20), Err(Errno(libc::ETIMEDOUT)));
+    assert!(again.elapsed() < limits::QUEUE_WAIT_MAX / 2);
+    assert_eq!(numbers(&history), segments);
 }
 
 #[test]
