@@ -9,6 +9,7 @@ use super::limits::{INDEX_BATCH, INDEX_PAUSE, NO_ROOM_PAUSE, SYNC_INTERVAL};
 use super::log::Entry;
 use super::place::{kind_of, WHOLE};
 use super::segment::Segment;
+use super::whole::{allocated, UNNAMED};
 use super::{Full, History};
 use crate::interceptor::errno::{Errno, Res};
 use std::fs::File;
@@ -186,9 +187,17 @@ impl History {
         }
     }
 
+    /// Counts the bytes of whole files, and removes copies that were under way when the process died.
     pub(super) fn count_whole(&self) {
         let files = std::fs::read_dir(self.directory.join("whole")).into_iter().flatten().flatten();
-        let bytes = files.filter_map(|e| e.metadata().ok()).map(|m| allocated(&m)).sum();
+        let mut bytes = 0;
+        for file in files {
+            if file.file_name().as_encoded_bytes().ends_with(UNNAMED.as_bytes()) {
+                let _ = std::fs::remove_file(file.path());
+            } else {
+                bytes += file.metadata().map_or(0, |m| allocated(&m));
+            }
+        }
         self.whole_bytes.store(bytes, Ordering::Release);
         self.share_limit();
     }
@@ -281,9 +290,4 @@ impl History {
         self.losing.fetch_sub(1, Ordering::AcqRel);
         self.undurable.store(true, Ordering::Release);
     }
-}
-
-fn allocated(m: &std::fs::Metadata) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    m.blocks() * 512
 }

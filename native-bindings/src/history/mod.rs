@@ -25,6 +25,7 @@ pub mod versions;
 pub mod view;
 mod view_data;
 mod view_dir;
+mod whole;
 
 use crate::interceptor::errno::{Errno, Res};
 use crate::record::Oid;

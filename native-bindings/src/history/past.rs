@@ -11,17 +11,12 @@ use super::place::{around, blocks, Block, Place};
 use super::History;
 use crate::codes::read_at;
 use crate::interceptor::attr::{stat_at, stat_fd, Stat};
-use crate::interceptor::data::{data_of, seek};
-use crate::interceptor::errno::{check, check_len, Errno, Res};
+use crate::interceptor::data::seek;
+use crate::interceptor::errno::{check, Errno, Res};
 use crate::interceptor::names::read_link;
 use crate::record::Oid;
 use std::ffi::CStr;
-use std::fs::{File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-
-/// FICLONE of linux/fs.h.
-const FICLONE: libc::c_ulong = 0x4004_9409;
 
 /// Before-images of one change, and who makes it.
 #[derive(Default)]
@@ -90,14 +85,19 @@ impl Keeper<'_> {
                 self.past.entries.push(entry);
                 Ok(())
             }
-            Err(_) if self.history.refuses() => Err(Errno(libc::ENOSPC)),
-            // The application goes on; the moments before do not.
-            Err(_) => {
-                let first = !std::mem::replace(&mut self.past.lost, true);
-                self.history.lose(self.low, first);
-                Ok(())
-            }
+            Err(_) => self.give_up(),
         }
+    }
+
+    /// Something could not be kept: the application goes on, and the moments before do not; or it is
+    /// refused.
+    fn give_up(&mut self) -> Res<()> {
+        if self.history.refuses() {
+            return Err(Errno(libc::ENOSPC));
+        }
+        let first = !std::mem::replace(&mut self.past.lost, true);
+        self.history.lose(self.low, first);
+        Ok(())
     }
 
     /// Attributes of an open object; `above`: the directory in which it is found.
@@ -218,13 +218,20 @@ impl Keeper<'_> {
         if !self.needs(&place)? {
             return Ok(());
         }
+        self.whole(&place, fd, size)
+    }
+
+    /// A whole file. It is copied before its entry has a place in the log: behind that place nothing
+    /// reaches the index until the entry is complete.
+    fn whole(&mut self, place: &Place, fd: RawFd, size: u64) -> Res<()> {
         let history = self.history;
-        self.keep(&place, 8, |buf, entry| {
-            if !history.has_room(stat_fd(fd)?.stx_blocks * 512) {
-                return Err(Errno(libc::ENOSPC));
-            }
-            let bytes = copy_whole(fd, &history.whole_path(entry), size)?;
-            history.add_whole(bytes);
+        let copy = match history.copy_whole(fd, size) {
+            Ok(copy) => copy,
+            Err(_) => return self.give_up(),
+        };
+        self.keep(place, 8, |buf, entry| {
+            std::fs::rename(&copy.path, history.whole_path(entry))?;
+            history.add_whole(copy.bytes);
             buf[..8].copy_from_slice(&size.to_le_bytes());
             Ok((8, 0))
         })
@@ -247,39 +254,4 @@ impl Keeper<'_> {
         }
         Ok(())
     }
-}
-
-/// Makes `path` a clone of the file, or a copy of its data with the same holes. Returns the bytes it uses.
-fn copy_whole(fd: RawFd, path: &std::path::Path, size: u64) -> Res<u64> {
-    let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let copied = clone_or_copy(fd, &new, size);
-    if copied.is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    copied
-}
-
-fn clone_or_copy(fd: RawFd, new: &File, size: u64) -> Res<u64> {
-    let to = new.as_raw_fd();
-    // SAFETY: both descriptors are open.
-    if unsafe { libc::ioctl(to, FICLONE, fd) } == 0 {
-        return Ok(0);
-    }
-    new.set_len(size)?;
-    let mut copied = 0;
-    for (from, end) in data_of(fd, 0, size)? {
-        let mut from = from as i64;
-        // SAFETY: plain call; nobody else has the new file.
-        unsafe { libc::lseek(to, from, libc::SEEK_SET) };
-        while (from as u64) < end {
-            let rest = (end - from as u64) as usize;
-            // Not copy_file_range(2): it may be another file system. SAFETY: a valid offset.
-            let n = check_len(unsafe { libc::sendfile(to, fd, &mut from, rest) })?;
-            if n == 0 {
-                break;
-            }
-            copied += n as u64;
-        }
-    }
-    Ok(copied)
 }

@@ -1,12 +1,14 @@
 //! The history without a volume: what the log takes, what it gives back after a death, what is freed.
 
 use super::log::Cause;
+use super::past::{Keeper, Past};
 use super::place::Place;
 use super::segment::WRITING;
 use super::{limits, Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
 use crate::record::Oid;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -236,6 +238,46 @@ fn what_waits_for_the_index_in_vain_makes_no_room() {
     assert_eq!(keep(&history, 0, 1, 1 << 20), Err(Errno(libc::ETIMEDOUT)));
     assert!(again.elapsed() < limits::QUEUE_WAIT_MAX / 2);
     assert_eq!(numbers(&history), segments);
+}
+
+#[test]
+fn a_copy_that_belongs_to_nobody_goes() {
+    let scratch = Scratch::new("copies");
+    drop(scratch.open(Mode::Continuous, 1));
+    let source = scratch.0.join("source");
+    std::fs::write(&source, vec![1; 3 * MIB]).unwrap();
+    let source = File::open(source).unwrap();
+    let history = scratch.open(Mode::Continuous, 1);
+    let whole = || std::fs::read_dir(scratch.0.join("whole")).unwrap().count();
+    std::mem::forget(history.copy_whole(source.as_raw_fd(), 3 * MIB as u64).unwrap());
+    assert_eq!(whole(), 1);
+    drop(history);
+    let history = scratch.open(Mode::Continuous, 1);
+    assert_eq!((whole(), history.bytes()), (0, 0));
+    let mut past = Past::default();
+    let mut keeper = Keeper { history: &history, past: &mut past, low: 1, exactly: None };
+    keeper.range(OID, source.as_raw_fd(), 0, u64::MAX).unwrap();
+    past.stamp(1, None);
+    let entry = history.first_after(&Place::whole(OID), 0).unwrap().unwrap();
+    assert_eq!(std::fs::metadata(history.whole_path(&entry)).unwrap().len(), 3 * MIB as u64);
+    assert_eq!(whole(), 1);
+}
+
+#[test]
+fn a_copy_without_room_leaves_what_is_kept() {
+    let scratch = Scratch::new("too-long");
+    drop(scratch.open(Mode::Continuous, 1));
+    let source = scratch.0.join("source");
+    std::fs::write(&source, vec![1; 3 * MIB]).unwrap();
+    let source = File::open(source).unwrap();
+    let settings = Settings { mode: Mode::Continuous, full: Full::Drop, bytes_max: 34 << 20 };
+    let history = History::open(&scratch.0, UUID, settings, 1, |_| false).unwrap();
+    keep(&history, 0, 1, 1).unwrap();
+    let mut past = Past::default();
+    let mut keeper = Keeper { history: &history, past: &mut past, low: 2, exactly: None };
+    keeper.range(OID, source.as_raw_fd(), 0, u64::MAX).unwrap();
+    assert_eq!(history.lost.load(Ordering::Relaxed), 1);
+    assert_eq!(std::fs::read_dir(scratch.0.join("whole")).unwrap().count(), 0);
 }
 
 #[test]
