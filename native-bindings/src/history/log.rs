@@ -296,6 +296,14 @@ impl Log {
         f(&mut self.cursor.lock().queue)
     }
 
+    /// Where the next entry will stand, as `Entry::position`. What was read before this call has nothing of
+    /// the effect of an entry at or behind it; of all earlier changes of an object, but the last one, the
+    /// entries are found after it: see `View::layers`.
+    pub fn end(&self) -> u64 {
+        let cursor = self.cursor.lock();
+        cursor.segment.as_ref().map_or(0, |s| position(s.number, cursor.at as u32))
+    }
+
     /// The segment that is being filled.
     pub fn current(&self) -> u32 {
         self.cursor.lock().segment.as_ref().map_or(0, |s| s.number)

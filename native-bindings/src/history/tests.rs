@@ -4,8 +4,10 @@ use super::log::Cause;
 use super::past::{Keeper, Past};
 use super::place::Place;
 use super::segment::WRITING;
+use super::view::View;
 use super::{limits, Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
+use crate::interceptor::table::Inode;
 use crate::record::Oid;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -278,6 +280,51 @@ fn a_copy_without_room_leaves_what_is_kept() {
     keeper.range(OID, source.as_raw_fd(), 0, u64::MAX).unwrap();
     assert_eq!(history.lost.load(Ordering::Relaxed), 1);
     assert_eq!(std::fs::read_dir(scratch.0.join("whole")).unwrap().count(), 0);
+}
+
+/// A view of seq 5 of a tree with one file of 2 MiB, of which `data` has kept nothing yet.
+struct Seen {
+    view: View,
+    file: Arc<Inode>,
+    history: Arc<History>,
+    live: File,
+}
+
+impl Seen {
+    fn new(scratch: &Scratch) -> Self {
+        let history = Arc::new(scratch.open(Mode::Continuous, 1));
+        let tree = scratch.0.join("tree");
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::write(tree.join("file"), vec![1; 2 * MIB]).unwrap();
+        let view = View::open(history.clone(), File::open(&tree).unwrap(), 5).unwrap();
+        let file = view.resolve(b"file").unwrap().unwrap();
+        let live = OpenOptions::new().read(true).write(true).open(tree.join("file")).unwrap();
+        Self { view, file, history, live }
+    }
+
+    /// Keeps bytes that the change `seq` is about to overwrite.
+    fn keep(&self, from: usize, to: usize, seq: u64) {
+        let mut past = Past::default();
+        let mut keeper =
+            Keeper { history: &self.history, past: &mut past, low: seq, exactly: None };
+        keeper.data(self.file.oid, self.live.as_raw_fd(), from as u64, to as u64).unwrap();
+        past.stamp(seq, None);
+    }
+}
+
+#[test]
+fn what_is_kept_after_the_tree_was_read_is_not_painted_over_it() {
+    let scratch = Scratch::new("painted");
+    let seen = Seen::new(&scratch);
+    let layers = |end| {
+        let found = seen.view.layers(&seen.file, (0, 2 * MIB as u64), end).unwrap();
+        found.len()
+    };
+    seen.keep(0, 4096, 6);
+    let end = seen.history.log.end();
+    assert_eq!(layers(end), 1);
+    seen.keep(0, 2 * MIB, 7);
+    assert_eq!((layers(end), layers(seen.history.log.end())), (1, 3));
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub struct Known {
 }
 
 /// A before-image of a part of a file.
-struct Layer {
+pub(super) struct Layer {
     seq: u64,
     from: u64,
     to: u64,
@@ -65,8 +65,24 @@ impl View {
         Ok(known)
     }
 
-    /// The before-images of `[from, to)`, newest first.
-    fn layers(&self, inode: &Inode, from: u64, to: u64) -> Res<Vec<Layer>> {
+    /// The before-images of `[from, to)`, newest first, that are to be painted over what was read before
+    /// `end` was taken from the log.
+    ///
+    /// Sizes of blocks are looked up one after another, and changes come in between: without a bound, an
+    /// older small block would be missed and a newer, larger one be painted over what is right. So what
+    /// stands at or behind `end` is left out. That is right because `end` is taken under the mutex under
+    /// which entries get their places: an entry behind it got its own after our look, so that its effect,
+    /// which comes after it, comes after our reading. And nothing is missed: changes of one object exclude
+    /// each other, and an entry is made found before its effect. When an entry in front of `end` got its
+    /// place, those of all earlier changes of the object could be found, and the mutex lets us see them.
+    /// Only the last change may have some that are not found yet; then its effect has not begun, and what
+    /// was read has the same bytes as they.
+    pub(super) fn layers(
+        &self,
+        inode: &Inode,
+        (from, to): (u64, u64),
+        end: u64,
+    ) -> Res<Vec<Layer>> {
         let mut layers = Vec::new();
         for (level, size) in BLOCK_BYTES.iter().enumerate() {
             let first = Place::block(inode.oid, level, from / size);
@@ -78,6 +94,7 @@ impl View {
         if let Some(entry) = self.history.first_after(&whole, self.seq)? {
             layers.extend(Layer::of(&whole.0, entry));
         }
+        layers.retain(|l| l.entry.position() < end);
         // Of one change that was begun twice (replay), what was kept first is the state before it.
         layers.sort_by_key(|l| std::cmp::Reverse((l.seq, l.entry.location())));
         Ok(layers)
@@ -107,8 +124,9 @@ impl View {
             None => 0,
         };
         buf[got..].fill(0);
+        let log_end = self.history.log.end();
         let end = at + buf.len() as u64;
-        for layer in self.layers(inode, at, end)? {
+        for layer in self.layers(inode, (at, end), log_end)? {
             let (from, to) = (layer.from.max(at), layer.to.min(end));
             if from >= to {
                 continue;
@@ -163,7 +181,8 @@ impl View {
         if let Some(fd) = self.live_open(inode)? {
             map = data_of(fd.as_raw_fd(), 0, size)?;
         }
-        for layer in self.layers(inode, 0, size)? {
+        let log_end = self.history.log.end();
+        for layer in self.layers(inode, (0, size), log_end)? {
             let (from, to) = (layer.from, layer.to.min(size));
             if from >= to {
                 continue;
