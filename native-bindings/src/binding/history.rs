@@ -5,7 +5,7 @@ use super::registry;
 use super::volume::mounted_device;
 use crate::history::log::{floor_in, Author};
 use crate::history::view::{Mounted, View};
-use crate::history::{Full, History, Mode, Settings};
+use crate::history::{limits, Full, History, Mode, Settings};
 use crate::interceptor::attr::Stat;
 use crate::interceptor::errno::Errno;
 use crate::interceptor::Volume;
@@ -22,6 +22,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 #[napi(object)]
 pub struct HistoryOptions {
@@ -158,9 +159,10 @@ impl Kept {
 
     /// Ends the views and the housekeeping; nothing is added any more.
     pub fn close(&self) {
+        let end = Instant::now() + limits::VIEW_END_MAX;
         for (_, view) in std::mem::take(&mut *self.views.lock()) {
-            if view.unmount(false).is_err() {
-                let _ = view.unmount(true);
+            if view.unmount(false, end).is_err() {
+                let _ = view.unmount(true, end);
             }
         }
         self.history.close();
@@ -335,7 +337,8 @@ pub fn unmount_view(handle: u32, id: u32, lazy: bool) -> Result<(), JsError> {
     let Some(view) = kept.views.lock().get(&id).cloned() else {
         return Ok(());
     };
-    view.unmount(lazy).map_err(|e| system("unmounting the view", e))?;
+    let end = Instant::now() + limits::VIEW_END_MAX;
+    view.unmount(lazy, end).map_err(|e| system("unmounting the view", e))?;
     kept.views.lock().remove(&id);
     Ok(())
 }

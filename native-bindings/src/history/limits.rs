@@ -43,3 +43,6 @@ pub const LISTINGS_MAX: usize = 64;
 pub const NEWBORN_MAX: usize = 1 << 20;
 /// Threads that serve a view.
 pub const VIEW_THREADS: usize = 4;
+/// Longest wait for the threads of a view that is unmounted: whoever has it in another mount namespace may
+/// keep it for ever.
+pub const VIEW_END_MAX: Duration = Duration::from_secs(2);

@@ -9,11 +9,15 @@ use super::{limits, Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::table::Inode;
 use crate::record::Oid;
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
@@ -325,6 +329,28 @@ fn what_is_kept_after_the_tree_was_read_is_not_painted_over_it() {
     assert_eq!(layers(end), 1);
     seen.keep(0, 2 * MIB, 7);
     assert_eq!((layers(end), layers(seen.history.log.end())), (1, 3));
+}
+
+#[test]
+fn a_view_that_is_seen_elsewhere_ends_here_in_time() {
+    let scratch = Scratch::new("elsewhere");
+    let Seen { view, history, .. } = Seen::new(&scratch);
+    let mountpoint = scratch.0.join("view");
+    std::fs::create_dir(&mountpoint).unwrap();
+    let c_path = CString::new(mountpoint.as_os_str().as_bytes()).unwrap();
+    let mounted = view.mount(c_path, "holdfast-test", 0).unwrap();
+    let args = ["--mount", "--propagation", "private", "sh", "-c", "echo && exec sleep 60"];
+    let spawned = Command::new("unshare").args(args).stdout(Stdio::piped()).spawn();
+    let mut elsewhere = spawned.unwrap();
+    elsewhere.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let began = Instant::now();
+    let ended = mounted.unmount(false, began + limits::VIEW_END_MAX);
+    let took = began.elapsed();
+    elsewhere.kill().unwrap();
+    elsewhere.wait().unwrap();
+    ended.unwrap();
+    assert!(took < 3 * limits::VIEW_END_MAX);
+    history.close();
 }
 
 #[test]

@@ -33,6 +33,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Descriptors that one view keeps open.
 const DESCRIPTORS_MAX: usize = 1024;
@@ -300,8 +301,8 @@ impl Drop for View {
 }
 
 impl Mounted {
-    /// Ends it. EBUSY while somebody uses it, unless it is `lazy`.
-    pub fn unmount(&self, lazy: bool) -> Res<()> {
+    /// Ends it, and waits until `end` for its threads. EBUSY while somebody uses it, unless it is `lazy`.
+    pub fn unmount(&self, lazy: bool, end: Instant) -> Res<()> {
         let mut threads = self.threads.lock();
         if threads.is_none() {
             return Ok(());
@@ -315,7 +316,7 @@ impl Mounted {
         if let Some(threads) = threads.take() {
             // Detached lazily, it may be in use for long: the threads end with the last use.
             if !lazy {
-                threads.join();
+                threads.join(end);
             }
         }
         Ok(())

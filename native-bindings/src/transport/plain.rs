@@ -10,6 +10,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often it is looked for the end of a thread.
+const JOIN_LOOK: Duration = Duration::from_millis(1);
 
 /// What answers the requests.
 pub trait Server: Send + Sync + 'static {
@@ -37,9 +41,16 @@ impl Plain {
         Ok(Self { threads: started })
     }
 
-    pub fn join(self) {
+    /// Waits until the threads have ended, but not longer than until `end`: somebody else may still have
+    /// the file system mounted. Then they are left to themselves, and end with its last use.
+    pub fn join(self, end: Instant) {
         for thread in self.threads {
-            let _ = thread.join();
+            while !thread.is_finished() {
+                if Instant::now() >= end {
+                    return;
+                }
+                std::thread::sleep(JOIN_LOOK);
+            }
         }
     }
 }

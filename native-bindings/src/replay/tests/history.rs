@@ -14,6 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 const SETTINGS: Settings =
     Settings { mode: Mode::Continuous, full: Full::Refuse, bytes_max: 16 << 30 };
@@ -36,7 +37,7 @@ fn differences(world: &World, history: &Arc<History>, seq: u64, copy: &Path) -> 
     let view = View::open(history.clone(), root, seq).unwrap();
     let mounted = view.mount(cstr(&mountpoint), "holdfast-test", 0).unwrap();
     let found = differing(copy, &mountpoint);
-    mounted.unmount(true).unwrap();
+    mounted.unmount(true, Instant::now()).unwrap();
     let told = found.into_iter().map(|(_, what)| what);
     told.filter(|w| !w.contains(" flags: ") && !w.contains(" data: ")).collect()
 }
