@@ -18,6 +18,7 @@ export type ChoreName =
   | 'unmountView'
   | 'historyOfPath'
   | 'historyChanged'
+  | 'historySeqAt'
 
 export interface ChoreRequest {
   id: number

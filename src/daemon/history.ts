@@ -57,6 +57,8 @@ export class VolumeHistory {
   readonly #cuts = new Map<bigint, number>()
   /** Some of the snapshots go with the process that they were taken for. */
   #owned = false
+  /** The oldest seq that a continuous history keeps for its own sake. */
+  #windowStart: bigint
   #catalogueMs = 0
   #agedAt = 0
   #looking = false
@@ -71,6 +73,8 @@ export class VolumeHistory {
     // Not by name alone: another run directory may have a volume of that name.
     this.#views = new ViewTable({ of: `${name}:${uuid}`, log })
     this.#since = continuousSince(volume, lastSeq)
+    // Everything, until it has been looked at what is too old.
+    this.#windowStart = this.mode === 'continuous' ? 0n : NEVER
   }
 
   get mode(): HistoryMode {
@@ -104,16 +108,16 @@ export class VolumeHistory {
     }
     const seqs = [...taken, ...this.#cuts.keys()]
     const newest = seqs.reduce(higher, 0n)
-    const oldest = seqs.reduce(lower, this.#windowStart())
+    const oldest = seqs.reduce(lower, this.#windowStart)
     native.setHistoryWanted(this.#handle, newest, oldest)
   }
 
-  /** The oldest seq that a continuous history keeps for its own sake. */
-  #windowStart(): bigint {
+  /** Lets go of what is too old, at the next refresh. */
+  async #moveWindow(): Promise<void> {
     const { historyAgeMs } = this.#volume.config.options
-    if (this.mode !== 'continuous') return NEVER
-    if (historyAgeMs === null) return 0n
-    return native.historySeqAt(this.#handle, Date.now() - historyAgeMs).seq ?? 0n
+    if (this.mode !== 'continuous' || historyAgeMs === null) return
+    const { seq } = await this.#views.seqAt(this.#handle, Date.now() - historyAgeMs)
+    this.#windowStart = seq ?? 0n
   }
 
   get status(): HistoryStatus {
@@ -137,9 +141,9 @@ export class VolumeHistory {
   }
 
   /** The last seq at a time. HISTORY_RANGE before the oldest that is kept. */
-  seqAt(timeMs: number): bigint {
+  async seqAt(timeMs: number): Promise<bigint> {
     this.#requireContinuous()
-    const { seq, oldestMs } = native.historySeqAt(this.#handle, timeMs)
+    const { seq, oldestMs } = await this.#views.seqAt(this.#handle, timeMs)
     const from = this.#fromSeq(native.historyState(this.#handle)?.floor ?? 0n)
     if (seq !== undefined && seq >= from) return seq
     // Nothing had changed yet since it began, unless what had has been let go of.
@@ -247,6 +251,7 @@ export class VolumeHistory {
       this.#catalogueMs = changed
       if (due) {
         this.#agedAt = Date.now() + HISTORY_AGE_LOOK_MS
+        await this.#moveWindow()
         this.refresh()
       }
     } catch (error) {

@@ -21,7 +21,7 @@ export interface Past {
   readonly status: HistoryStatus
   /** The newest moment. */
   readonly lastSeq: bigint
-  seqAt(timeMs: number): bigint
+  seqAt(timeMs: number): Promise<bigint>
   ofPath(path: Buffer, seq: bigint): Promise<PathObject[]>
   mount(request: ViewRequest): Promise<ViewStatus>
   unmount(id: number, lazy: boolean): Promise<void>
@@ -36,7 +36,8 @@ export function addPastRoutes(
   type WithParams = { Params: Record<string, string> }
   app.get<WithParams>(`${prefix}/history`, async ({ params }) => find(params).status)
   app.post<WithParams>(`${prefix}/history/at`, async ({ params, body }) => {
-    return { seq: Number(find(params).seqAt(readBody(body, At, 'historyAt').timeMs)) }
+    const { timeMs } = readBody(body, At, 'historyAt')
+    return { seq: Number(await find(params).seqAt(timeMs)) }
   })
   app.post<WithParams>(`${prefix}/history/of`, async ({ params, body }) => {
     const { path, seq } = readBody(body, Of, 'historyOf')

@@ -99,9 +99,9 @@ export class ReplicaHistory implements Past {
   }
 
   /** The last seq at a time of the primary. HISTORY_RANGE, HISTORY_OFF. */
-  seqAt(timeMs: number): bigint {
+  async seqAt(timeMs: number): Promise<bigint> {
     const handle = this.#handle()
-    const { seq, oldestMs } = native.historySeqAt(handle, timeMs)
+    const { seq, oldestMs } = await this.#views.seqAt(handle, timeMs)
     const floor = native.historyState(handle)?.floor ?? 0n
     if (seq !== undefined && seq >= floor) return lower(seq, this.lastSeq)
     const begins = oldestMs === undefined ? '' : ` at ${new Date(oldestMs).toISOString()}`
@@ -156,7 +156,7 @@ export class ReplicaHistory implements Past {
     try {
       await this.#views.dropOrphans()
       const { handle } = this.#replica.past
-      if (handle !== undefined) this.#keepWithin(handle)
+      if (handle !== undefined) await this.#keepWithin(handle)
     } catch (error) {
       this.#log.warn({ error: toHoldfastError(error, op) }, 'looking after the history failed')
     } finally {
@@ -164,13 +164,14 @@ export class ReplicaHistory implements Past {
     }
   }
 
-  #keepWithin(handle: number): void {
+  async #keepWithin(handle: number): Promise<void> {
     this.#losses.look(handle)
     if (Date.now() < this.#agedAt) return
     this.#agedAt = Date.now() + HISTORY_AGE_LOOK_MS
     const { ageMs = null } = this.#replica.config.history ?? {}
-    const oldest = ageMs === null ? 0n : (native.historySeqAt(handle, Date.now() - ageMs).seq ?? 0n)
-    native.setHistoryWanted(handle, 0n, oldest)
+    const { seq } = ageMs === null ? {} : await this.#views.seqAt(handle, Date.now() - ageMs)
+    // It may have been turned off, or begun anew, meanwhile.
+    if (handle === this.#replica.past.handle) native.setHistoryWanted(handle, 0n, seq ?? 0n)
   }
 
   /** Ends the views; the history itself ends with the replica. Idempotent. */

@@ -10,7 +10,7 @@ import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { removeEmpty } from '../lib/files.js'
 import type { Logger } from '../lib/log.js'
 import { isWithin, mountAt, readMounts } from '../lib/mountinfo.js'
-import type { ChangedObjects, PathObject } from '../lib/native-history.js'
+import type { ChangedObjects, PathObject, SeqAtTime } from '../lib/native-history.js'
 import { isAlive, ownerOf, type ProcessId } from '../lib/process-id.js'
 import { MOUNT_TYPE } from './preflight.js'
 import { listVolumes } from './registry.js'
@@ -114,6 +114,11 @@ export class ViewTable {
   /** What a path led to. */
   async ofPath(handle: number, path: Buffer, seq: bigint): Promise<PathObject[]> {
     return this.#chores.run('historyOfPath', handle, path, seq)
+  }
+
+  /** The last seq at a time, and the time of the oldest change that is kept. */
+  async seqAt(handle: number, timeMs: number): Promise<SeqAtTime> {
+    return this.#chores.run('historySeqAt', handle, timeMs)
   }
 
   /** What can differ between two moments; undefined: now. Null when the history cannot tell. */

@@ -78,6 +78,12 @@ export interface ChangedObjects {
   directories?: BigUint64Array | undefined
 }
 
+export interface SeqAtTime {
+  seq?: bigint
+  /** Time of the oldest change that is kept, ms since the epoch. */
+  oldestMs?: number
+}
+
 /** The part of the data plane that keeps the past; handles are those of volumes. */
 export interface NativeHistory {
   /** What the volume keeps of its past; null: nothing. */
@@ -87,7 +93,7 @@ export interface NativeHistory {
   /** Snapshots there are (`newest` 0: none), and the oldest seq from which everything is to be kept. */
   setHistoryWanted(handle: number, newest: bigint, oldest: bigint): void
   /** The last change at a time (ms since the epoch), and the time of the oldest one that is kept. */
-  historySeqAt(handle: number, ms: number): { seq?: bigint; oldestMs?: number }
+  historySeqAt(handle: number, ms: number): SeqAtTime
   /** Mounts a read-only view of the volume as of a seq; returns its number. HISTORY_RANGE. */
   mountView(handle: number, seq: bigint, mountpoint: Buffer, source: string): number
   /** EBUSY while it is in use, unless `lazy`. */

@@ -136,21 +136,7 @@ impl Log {
 
     /// Entries of one segment from an offset on, in order; ends where the log ends.
     pub fn entries(&self, segment: &Arc<Segment>, from: usize) -> Vec<Entry> {
-        let mut out = Vec::new();
-        let mut at = from.max(SEGMENT_HEADER);
-        while at + ENTRY_HEAD <= SEGMENT_BYTES {
-            let head = segment.entry_head(at);
-            let len = head.len.load(Ordering::Acquire) as usize;
-            if len < ENTRY_HEAD || len % 16 != 0 || at + len > SEGMENT_BYTES {
-                break;
-            }
-            let used = payload_at(head.place_len as usize) + head.payload_len as usize;
-            if used <= len {
-                out.push(Entry { segment: segment.clone(), at: at as u32 });
-            }
-            at += len;
-        }
-        out
+        entries_of(segment, from).collect()
     }
 
     /// Where the next entry goes in the last segment, after all that are there: for `open`. `torn`: behind
@@ -385,6 +371,27 @@ impl Log {
             let _ = segment.sync();
         }
     }
+}
+
+/// Entries of one segment from an offset on, in order; ends where the log ends.
+pub fn entries_of(segment: &Arc<Segment>, from: usize) -> impl Iterator<Item = Entry> + '_ {
+    let mut at = from.max(SEGMENT_HEADER);
+    std::iter::from_fn(move || {
+        while at + ENTRY_HEAD <= SEGMENT_BYTES {
+            let head = segment.entry_head(at);
+            let len = head.len.load(Ordering::Acquire) as usize;
+            if len < ENTRY_HEAD || len % 16 != 0 || at + len > SEGMENT_BYTES {
+                break;
+            }
+            let used = payload_at(head.place_len as usize) + head.payload_len as usize;
+            let here = at;
+            at += len;
+            if used <= len {
+                return Some(Entry { segment: segment.clone(), at: here as u32 });
+            }
+        }
+        None
+    })
 }
 
 pub fn now_ns() -> u64 {

@@ -354,6 +354,24 @@ fn a_view_that_is_seen_elsewhere_ends_here_in_time() {
 }
 
 #[test]
+fn the_seq_at_a_time_is_found_in_any_segment() {
+    let scratch = Scratch::new("times");
+    let history = scratch.open(Mode::Continuous, 1);
+    assert_eq!(history.seq_at(1 << 40), (None, None));
+    // Change n at 1000 n ns; seven segments.
+    for seq in 1..=200 {
+        let cause = Cause { low: seq, clock_ns: Some(1000 * seq), ..Cause::default() };
+        let place = Place::block(OID, 0, seq);
+        history.keep(&place, cause, MIB, |_, _| Ok((1, 0))).unwrap().set_stamp(seq);
+    }
+    assert_eq!(history.seq_at(999), (None, Some(1000)));
+    for seq in 1..=200 {
+        assert_eq!(history.seq_at(1000 * seq), (Some(seq), Some(1000)));
+        assert_eq!(history.seq_at(1000 * seq + 999), (Some(seq), Some(1000)));
+    }
+}
+
+#[test]
 fn what_no_segment_holds_is_refused() {
     let scratch = Scratch::new("long");
     let history = scratch.open(Mode::Continuous, 1);

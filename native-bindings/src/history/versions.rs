@@ -1,8 +1,9 @@
 //! The versions of one object: when it changed, by whom, and what it was before.
 
-use super::log::Author;
+use super::log::{entries_of, Author, Entry};
 use super::object::{decode_attr, decode_led};
 use super::place::Place;
+use super::segment::Segment;
 use super::view::View;
 use super::History;
 use crate::interceptor::attr::{stat_fd, Stat};
@@ -35,25 +36,35 @@ impl History {
     }
 
     /// The last seq at a time (ns since the epoch), and the time of the oldest entry: by the entries of
-    /// the log. `None` when it has none up to that time.
+    /// the log, which stand in the order of time. `None` when it has none up to that time.
     pub fn seq_at(&self, clock_ns: u64) -> (Option<u64>, Option<u64>) {
-        let (mut found, mut oldest) = (None, None);
-        for segment in self.log.segments() {
-            let entries = self.log.entries(&segment, 0);
-            let stamped = entries.iter().filter(|e| e.is_complete() && e.stamp() != 0);
-            for entry in stamped {
-                oldest = oldest.or(Some(entry.clock_ns()));
-                if entry.clock_ns() > clock_ns {
-                    continue;
-                }
-                found = found.max(Some(entry.stamp()));
-            }
-            if entries.first().is_some_and(|e| e.clock_ns() > clock_ns) {
-                break;
+        let segments = self.log.segments();
+        let begins = |at: usize| stamped(&segments[at..]).next().map(|e| e.clock_ns());
+        let (mut from, mut to) = (0, segments.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            match begins(middle) {
+                Some(begins) if begins <= clock_ns => from = middle + 1,
+                _ => to = middle,
             }
         }
-        (found, oldest)
+        // One more: what its last entries belong to may have got its seq late, a higher one.
+        let mut found = None;
+        for (n, segment) in segments[..from].iter().rev().enumerate() {
+            if n > 1 && found.is_some() {
+                break;
+            }
+            let until = stamped(std::slice::from_ref(segment)).filter(|e| e.clock_ns() <= clock_ns);
+            found = found.max(until.map(|e| e.stamp()).max());
+        }
+        (found, begins(0))
     }
+}
+
+/// Entries of changes that have a seq, in order.
+fn stamped(segments: &[Arc<Segment>]) -> impl Iterator<Item = Entry> + '_ {
+    let all = segments.iter().flat_map(|segment| entries_of(segment, 0));
+    all.filter(|e| e.is_complete() && e.stamp() != 0)
 }
 
 /// One object that a path led to.
