@@ -81,11 +81,17 @@ impl Index {
         }
     }
 
-    /// The first entry of a place whose change came after `seq`.
-    pub fn first_after(&self, log: &Log, place: &[u8], seq: u64) -> Res<Option<Entry>> {
+    /// The first entry of a place whose change came after `seq`; `is_after` says so of those in memory.
+    pub fn first_after(
+        &self,
+        log: &Log,
+        place: &[u8],
+        seq: u64,
+        is_after: fn(&Entry, u64) -> bool,
+    ) -> Res<Option<Entry>> {
         let fresh = {
             let shard = self.shard(place).lock();
-            shard.get(place).and_then(|all| all.iter().find(|e| e.is_after(seq)).cloned())
+            shard.get(place).and_then(|all| all.iter().find(|e| is_after(e, seq)).cloned())
         };
         let txn = self.env.read_txn().map_err(errno)?;
         let from = key(place, seq.saturating_add(1));
@@ -99,7 +105,8 @@ impl Index {
         Ok(stored.or(fresh))
     }
 
-    /// The first entry after `seq` of every place in `[from, to)`, all of one object, in order.
+    /// The first entry after `seq`, which has settled, of every place in `[from, to)`, all of one object, in
+    /// order.
     pub fn each_after(
         &self,
         log: &Log,
@@ -111,7 +118,7 @@ impl Index {
             let shard = self.shard(from).lock();
             let range = (Bound::Included(from), Bound::Excluded(to));
             for (place, entries) in shard.range::<[u8], _>(range) {
-                if let Some(entry) = entries.iter().find(|e| e.is_after(seq)) {
+                if let Some(entry) = entries.iter().find(|e| e.is_after_settled(seq)) {
                     found.insert(place.clone(), entry.clone());
                 }
             }

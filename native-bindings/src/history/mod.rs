@@ -335,7 +335,10 @@ impl History {
             Mode::Snapshots => match self.point() {
                 0 => Ok(false),
                 _ if self.is_newborn(place) => Ok(false),
-                point => Ok(self.index.first_after(&self.log, &place.0, point)?.is_none()),
+                point => {
+                    let is_after = Entry::is_after;
+                    Ok(self.index.first_after(&self.log, &place.0, point, is_after)?.is_none())
+                }
             },
         }
     }
@@ -413,14 +416,16 @@ impl History {
         Ok(())
     }
 
+    /// The before-image of a place for a moment that is pinned.
     pub fn first_after(&self, place: &Place, seq: u64) -> Res<Option<Entry>> {
-        self.index.first_after(&self.log, &place.0, seq)
+        self.index.first_after(&self.log, &place.0, seq, Entry::is_after_settled)
     }
 
     pub fn has(&self, place: &Place, seq: u64) -> Res<bool> {
         self.index.has(&place.0, seq)
     }
 
+    /// Those of all places in `[from, to)`.
     pub(crate) fn each_after(
         &self,
         from: &Place,

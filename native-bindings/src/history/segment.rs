@@ -275,13 +275,19 @@ impl Entry {
         self.head().stamp.store(seq, Ordering::Release);
     }
 
-    /// Is it the before-image of a change after `seq`? One that is under way when a view of `seq` is
-    /// open is.
+    /// Is it the before-image of a change after `seq`?
     pub fn is_after(&self, seq: u64) -> bool {
         match self.stamp() {
             0 => self.low() > seq,
             stamp => stamp > seq,
         }
+    }
+
+    /// The same, once everything that was under way when somebody began to look at `seq` has its seq. What
+    /// still has none gets a later one, even if it took its `low` before and was only then added.
+    pub fn is_after_settled(&self, seq: u64) -> bool {
+        let stamp = self.stamp();
+        stamp == 0 || stamp > seq
     }
 
     /// It was never complete, and whoever was to complete it is gone.

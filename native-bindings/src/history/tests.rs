@@ -372,6 +372,21 @@ fn the_seq_at_a_time_is_found_in_any_segment() {
 }
 
 #[test]
+fn what_is_kept_with_an_older_bound_after_a_view_has_settled_is_seen_by_it() {
+    let scratch = Scratch::new("settled");
+    let history = scratch.open(Mode::Continuous, 1);
+    history.pin(5).unwrap();
+    // It took its bound before seq 3 was there, and was added after 5 was.
+    let cause = Cause { low: 3, ..Cause::default() };
+    let (attr, name) = (Place::attr(OID), Place::name(OID, b"name"));
+    history.keep(&attr, cause, 1, |_, _| Ok((1, 0))).unwrap();
+    history.keep(&name, cause, 1, |_, _| Ok((1, 0))).unwrap();
+    assert!(history.first_after(&attr, 5).unwrap().is_some());
+    let (from, to) = Place::names(OID);
+    assert_eq!(history.each_after(&from, &to, 5).unwrap().len(), 1);
+}
+
+#[test]
 fn what_no_segment_holds_is_refused() {
     let scratch = Scratch::new("long");
     let history = scratch.open(Mode::Continuous, 1);
