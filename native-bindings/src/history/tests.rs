@@ -9,6 +9,10 @@ use super::{limits, Full, History, Mode, Settings};
 use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::table::Inode;
 use crate::record::Oid;
+use crate::transport::abi::{GetxattrIn, InHeader, GETXATTR, ROOT_ID};
+use crate::transport::plain::Server;
+use crate::transport::reply::Output;
+use crate::transport::request::{pod_bytes, Request};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -384,6 +388,22 @@ fn what_is_kept_with_an_older_bound_after_a_view_has_settled_is_seen_by_it() {
     assert!(history.first_after(&attr, 5).unwrap().is_some());
     let (from, to) = Place::names(OID);
     assert_eq!(history.each_after(&from, &to, 5).unwrap().len(), 1);
+}
+
+#[test]
+fn that_something_is_not_there_has_to_be_proven() {
+    let scratch = Scratch::new("proven");
+    let Seen { view, history, .. } = Seen::new(&scratch);
+    let ask = || {
+        let header = InHeader { opcode: GETXATTR, nodeid: ROOT_ID, ..InHeader::default() };
+        let arg = GetxattrIn { size: 100, padding: 0 };
+        let fixed = pod_bytes(&arg);
+        let request = Request { header, fixed, rest: b"user.none\0", in_place: false };
+        view.serve(&mut Output::with_capacity(4096), &request).err()
+    };
+    assert_eq!(ask(), Some(Errno(libc::ENODATA)));
+    history.raise_floor(6);
+    assert_eq!(ask(), Some(Errno(libc::EIO)));
 }
 
 #[test]
