@@ -27,12 +27,21 @@ export class TreeGuard {
   /** Puts the guard up, and again whenever it was taken away. Idempotent. */
   start(): void {
     if (!this.#up()) return
-    this.#timer ??= setInterval(() => {
+    this.#timer ??= setInterval(() => this.#look(), GUARD_POLL_MS)
+  }
+
+  #look(): void {
+    try {
       if (this.#stands) return
-      this.#log.error({ tree: this.#tree }, "the guard of the replica's tree was taken away")
-      this.#onBreach()
-      this.#up()
-    }, GUARD_POLL_MS)
+    } catch (cause) {
+      // No descriptor for a look at the mounts: that ends no server of other replicas.
+      const error = toHoldfastError(cause, 'replica.guard')
+      this.#log.warn({ error }, "it is not known whether the replica's tree is guarded")
+      return
+    }
+    this.#log.error({ tree: this.#tree }, "the guard of the replica's tree was taken away")
+    this.#onBreach()
+    this.#up()
   }
 
   /** Takes it down. Idempotent. */
