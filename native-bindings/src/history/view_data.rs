@@ -21,11 +21,14 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+/// `[from, to)`, in order.
+type Intervals = Vec<(u64, u64)>;
+
 /// What was found out about a file and never changes.
 pub struct Known {
     size: u64,
-    /// Where it has data, `[from, to)` in order; made when somebody asks, by one thread: others wait for it.
-    extents: Mutex<Option<Arc<Vec<(u64, u64)>>>>,
+    /// Where it has data; made when somebody asks, by one thread: others wait for it.
+    extents: Mutex<Option<Arc<Intervals>>>,
 }
 
 /// A before-image of a part of a file.
@@ -178,7 +181,7 @@ impl View {
     }
 
     /// Where the file has data.
-    fn extents(&self, inode: &Arc<Inode>, size: u64) -> Res<Vec<(u64, u64)>> {
+    fn extents(&self, inode: &Arc<Inode>, size: u64) -> Res<Intervals> {
         let mut map = Extents::default();
         if let Some(fd) = self.live_open(inode)? {
             map.extend(data_of(fd.as_raw_fd(), 0, size)?);
@@ -224,8 +227,8 @@ impl Extents {
     }
 
     /// In order, those that touch as one.
-    fn joined(self) -> Vec<(u64, u64)> {
-        let mut out: Vec<(u64, u64)> = Vec::with_capacity(self.0.len());
+    fn joined(self) -> Intervals {
+        let mut out: Intervals = Vec::with_capacity(self.0.len());
         for (a, b) in self.0 {
             match out.last_mut() {
                 Some(last) if a <= last.1 => last.1 = last.1.max(b),
