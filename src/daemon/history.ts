@@ -87,6 +87,8 @@ export class VolumeHistory {
     const point = native.historyState(this.#handle)?.point ?? 0n
     if (point > 0n) this.noteCut(point)
     this.refresh()
+    // What is lost from now on is told, even if that is before the first look.
+    this.#losses.look(this.#handle)
   }
 
   /** Ends what nobody owns any more, from now on. */
