@@ -39,6 +39,18 @@ for (const fs of FILE_SYSTEMS) {
   })
 }
 
+t.test('chattr: moves the time of change, as everybody sees it', async (t) => {
+  const image = await makeImage(sandbox, { fs: 'ext4', name: 'changed' })
+  await onVolume(t, { sandbox, image, name: 'changed' }, async ({ dir }) => {
+    const script = `
+      echo text >f; mkdir d; stat -c %z f d; sleep 0.05
+      chattr +A f; chattr +d d; stat -c %z f d`
+    const [f, d, fAfter, dAfter] = (await bash(script, { cwd: dir })).trim().split('\n')
+    t.not(fAfter, f, 'of a file')
+    t.not(dAfter, d, 'of a directory')
+  })
+})
+
 t.test('write-back: a log that is append-only', async (t) => {
   const image = await makeImage(sandbox, { fs: 'ext4', name: 'collected' })
   const setup = { sandbox, image, name: 'collected', options: { writeback: true } }

@@ -6,8 +6,10 @@ use super::table::{raw, Access, EffectLocks};
 use super::volume::{Volume, Worker};
 use crate::record::{Encoder, Header, Op, Time, RECORD_HEADER};
 use crate::transport::abi::{IoctlIn, IoctlOut};
+use crate::transport::device::invalidate_attributes;
 use crate::transport::reply::Reply;
 use crate::transport::request::Request;
+use std::os::fd::AsRawFd;
 
 pub const FS_IOC_GETFLAGS: u32 = 0x8008_6601;
 pub const FS_IOC_SETFLAGS: u32 = 0x4008_6602;
@@ -77,6 +79,10 @@ impl Volume {
         }
         drop(locks);
         self.saw(&inode, &st);
+        // Of an ioctl the kernel does not know that it has moved the ctime.
+        if let Some(fd) = self.notifier.lock().as_ref() {
+            let _ = invalidate_attributes(fd.as_raw_fd(), r.header.nodeid);
+        }
         // What is open now could still do what the new flags forbid.
         self.table.close_descriptor(&inode);
         w.out.push(&out);

@@ -151,6 +151,12 @@ pub fn invalidate_inode(fd: RawFd, nodeid: u64) -> Res<()> {
     send(fd, 0, -abi::NOTIFY_INVAL_INODE, pod_bytes(&out))
 }
 
+/// Tells the kernel to drop what it cached of an object's attributes; its pages stay. Waits for nobody.
+pub fn invalidate_attributes(fd: RawFd, nodeid: u64) -> Res<()> {
+    let out = abi::NotifyInvalInodeOut { ino: nodeid, off: -1, len: 0 };
+    send(fd, 0, -abi::NOTIFY_INVAL_INODE, pod_bytes(&out))
+}
+
 /// Tells the kernel to drop a name.
 pub fn invalidate_entry(fd: RawFd, parent: u64, name: &[u8]) -> Res<()> {
     let out = abi::NotifyInvalEntryOut { parent, namelen: name.len() as u32, flags: 0 };
