@@ -18,6 +18,7 @@ import {
   CUT_ATTEMPTS_DEFAULT,
   CUT_HOLD_MS_DEFAULT,
   GROUP_TIMEOUT_MS_DEFAULT,
+  GROUP_TIMEOUT_MS_MAX,
 } from '../lib/limits.js'
 import { NAME } from '../lib/names.js'
 import { GroupCut, type GroupCutOrder, type SaidOfCut } from './group-cut.js'
@@ -216,13 +217,16 @@ export function groupWithMembers(name: string): Group {
 
 /** With what is usual where nothing is said. */
 export function orderOf(given: SaidOfCut): GroupCutOrder {
+  // Hosts stay prepared for as long as a moment is waited for, and for what comes before and after.
+  const waitedMs = (given.freeWithinMs ?? 0) + (given.checkLocksMs ?? 0)
+  const usualMs = Math.min(GROUP_TIMEOUT_MS_DEFAULT + waitedMs, GROUP_TIMEOUT_MS_MAX)
   return {
     name: given.name ?? new Date().toISOString().replace(/[:.]/g, '-'),
     labels: given.labels ?? {},
     maxHoldMs: given.maxHoldMs ?? CUT_HOLD_MS_DEFAULT,
     method: given.method ?? 'auto',
     attempts: given.attempts ?? CUT_ATTEMPTS_DEFAULT,
-    timeoutMs: given.timeoutMs ?? GROUP_TIMEOUT_MS_DEFAULT,
+    timeoutMs: given.timeoutMs ?? usualMs,
     hooks: given.hooks ?? true,
     temporary: given.temporary ?? false,
     checkLocksMs: given.checkLocksMs,
