@@ -73,13 +73,14 @@ async function replayWithKills(t: Tap, test: TestVolume): Promise<void> {
   const args = [HOLDFAST, 'journal', 'replay', test.volume.name, '--onto', test.base]
   let killed = 0
   for (let i = 0; i < REPLAY_KILLS; i += 1) {
-    const child = start(process.execPath, args)
-    // Node needs a while to begin.
-    await sleep(chance.between(250, 1100))
-    if (child.exitCode !== null) break
+    // Killed when it has just ended, it could not be told from one that was not begun without its state.
+    const child = start(process.execPath, [...args, '--keep-state'])
+    const closed = new Promise((resolve) => child.once('close', resolve))
+    await sleep(chance.between(150, 700))
     child.kill('SIGKILL')
-    killed += 1
-    await new Promise((resolve) => child.once('close', resolve))
+    await closed
+    if (child.signalCode === 'SIGKILL') killed += 1
+    else break
   }
   const { code, stdout, stderr } = await attempt(process.execPath, args)
   t.equal(code, 0, `replay after ${killed} kills: ${stdout}${stderr}`)
