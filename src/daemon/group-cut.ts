@@ -215,7 +215,12 @@ export class GroupCut {
   async #choose(needsBarrier: boolean, attempt: number): Promise<CutMethod> {
     const { method, maxHoldMs } = this.#order
     if (method === 'barrier' || needsBarrier) return 'barrier'
-    await this.#all((link) => link.refreshClock())
+    const steady = await this.#all((link) => link.refreshClock())
+    const jumped = this.#links.find((_link, n) => steady[n] === false)
+    if (jumped !== undefined) {
+      if (method === 'scheduled') throw torn(`the clock of ${jumped.shownName} has jumped`)
+      return 'barrier'
+    }
     if (method === 'scheduled') return 'scheduled'
     const worst = this.#links.map(({ clock }) => clock.errorNs).reduce(higher)
     const fits = worst * 4n < BigInt(maxHoldMs) * MS

@@ -85,10 +85,10 @@ export class GroupLink {
     return this.host === '' ? OWN_CLOCK : this.#clock.at(instantNs)
   }
 
-  /** What was known of the clock has grown old: it is read anew. */
-  async refreshClock(): Promise<void> {
+  /** Where what was known of the clock has grown old, it is read anew; false: it has jumped. */
+  async refreshClock(): Promise<boolean> {
     const { errorNs, roundTripNs } = this.clock
-    if (errorNs > roundTripNs) await this.sampleClock(CLOCK_EXCHANGES)
+    return errorNs > roundTripNs ? this.sampleClock(CLOCK_EXCHANGES) : true
   }
 
   /** Reads the other clock so many times; false: it has jumped. USAGE: it is nearer than was said. */

@@ -11,7 +11,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { GroupSnapshot } from '../../src/group/definition.js'
-import { Chance, chooseSeed, kill, setting, until } from '../harness/faults.js'
+import { Chance, chooseSeed, kill, setting, signal, until } from '../harness/faults.js'
 import { HOLDFAST } from '../harness/files.js'
 import {
   brokenChains,
@@ -71,8 +71,8 @@ type Fault = (
 ) => Promise<{ stalls: boolean; undo(): unknown }>
 
 const stopping = (pid: number, stalls: boolean) => {
-  process.kill(pid, 'SIGSTOP')
-  return { stalls, undo: () => process.kill(pid, 'SIGCONT') }
+  signal(pid, 'SIGSTOP')
+  return { stalls, undo: () => signal(pid, 'SIGCONT') }
 }
 const faults: Record<string, Fault> = {
   'its server stops': async ({ host }) => stopping(host.serverPid ?? 0, false),

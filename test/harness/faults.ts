@@ -79,6 +79,15 @@ export function daemonPid(name: string): number {
   return (JSON.parse(readFileSync(path, 'utf8')) as { pid: number }).pid
 }
 
+/** Sends a signal to a process, or to a group (-pid), unless that has ended. */
+export function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
 /** SIGKILLs a process and waits until it is gone. */
 export async function kill(pid: number): Promise<void> {
   process.kill(pid, 'SIGKILL')

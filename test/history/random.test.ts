@@ -15,7 +15,15 @@ import t from 'tap'
 import { ControlClient } from '../../src/daemon/client.js'
 import { openView } from '../../src/daemon/views.js'
 import { createSnapshot, mount } from '../../src/index.js'
-import { Chance, chooseSeed, daemonPid, fillBase, kill, setting } from '../harness/faults.js'
+import {
+  Chance,
+  chooseSeed,
+  daemonPid,
+  fillBase,
+  kill,
+  setting,
+  signal,
+} from '../harness/faults.js'
 import { tool } from '../harness/files.js'
 import { FILE_SYSTEMS, type Image, makeImage } from '../harness/image.js'
 import { bash, run, start } from '../harness/run.js'
@@ -101,8 +109,6 @@ function startLoad(test: TestVolume, image: Image, round: number): ChildProcess 
   )
 }
 
-const signal = (child: ChildProcess, name: NodeJS.Signals) => process.kill(-(child.pid ?? 0), name)
-
 for (const image of images) {
   const { fs } = image
   for (const mode of MODES) {
@@ -117,13 +123,14 @@ for (const image of images) {
       for (const round of [1, 2]) {
         const load = startLoad(test, image, round)
         const ended = once(load, 'close')
+        const group = -(load.pid ?? 0)
         for (let n = 0; n < REFERENCES / 2 && load.exitCode === null; n += 1) {
           await sleep(chance.between(50, 600))
           if (load.exitCode !== null) break
-          signal(load, 'SIGSTOP')
+          signal(group, 'SIGSTOP')
           await sleep(100)
           references.push(await keep(test, image, round * 100 + n))
-          signal(load, 'SIGCONT')
+          signal(group, 'SIGCONT')
         }
         if (round === 1) {
           const [code] = await ended

@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { Postgres, Sqlite } from '../harness/databases.js'
-import { Chance, checkLoad, chooseSeed, kill, Load, setting } from '../harness/faults.js'
+import { Chance, checkLoad, chooseSeed, kill, Load, setting, until } from '../harness/faults.js'
 import { tool } from '../harness/files.js'
 import { lastLogs, makeHosts } from '../harness/hosts.js'
 import { makeImage } from '../harness/image.js'
@@ -287,8 +287,9 @@ await t.test(
     }
     t.comment(JSON.stringify(Object.fromEntries(done)))
     t.ok(killed() >= kills, `${killed()} killed in ${round} rounds`)
-    const [shown] = (await primary.status('data')).replicas
-    t.match(shown, { connection: 'connected', copy: 'UpToDate', problem: null })
+    const shown = async () => (await primary.status('data')).replicas[0]
+    await until(async () => (await shown())?.copy === 'UpToDate', 'it to be said that all is there')
+    t.match(await shown(), { connection: 'connected', copy: 'UpToDate', problem: null })
     await primary.holdfast('unmount', 'data')
   },
 )

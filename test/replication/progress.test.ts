@@ -104,6 +104,8 @@ await t.test('replicate: a bar on a terminal; a baseline that stands still is to
 await t.test('lag: in bytes and seconds while the replica is away', async (t) => {
   await primary.setLink('down')
   writeFileSync(join(dir, 'unsent'), Buffer.alloc(8 * MIB, 1))
+  const isCounted = async () => (await shown()).lag.appliedBytes >= 8 * MIB
+  await until(isCounted, 'what was written to be counted')
   const first = (await shown()).lag
   t.ok(first.appliedBytes >= 8 * MIB && first.appliedBytes < 10 * MIB, `${first.appliedBytes}`)
   t.equal(first.loggedBytes, first.appliedBytes)
