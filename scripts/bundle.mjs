@@ -7,7 +7,14 @@ import { build } from 'esbuild'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 const source = `${root}dist/src/`
-const STAY = ['lmdb', 'fuse-native', '@node-rs/crc32', 'chrono-node', '@peculiar/x509', 'reflect-metadata']
+const STAY = [
+  'lmdb',
+  'fuse-native',
+  '@node-rs/crc32',
+  'chrono-node',
+  '@peculiar/x509',
+  'reflect-metadata',
+]
 
 /** Those of src/lib/code.ts, and the command line. */
 const programs = readdirSync(source, { recursive: true })
