@@ -314,7 +314,9 @@ impl Engine {
         }
         if let Some(f) = &found {
             let unbound = self.objects.find_handle(&f.handle).is_none();
-            if kind == libc::S_IFDIR && f.is_dir() && unbound {
+            // After a power loss it may be a later directory's, with its entries, of which the map did not
+            // reach the disk: that is parked, and what is known of its entries is found by handle.
+            if kind == libc::S_IFDIR && f.is_dir() && unbound && !self.redoing() {
                 self.bind(r.oid, f.handle, f.mode, 0)?;
                 return self.settle_fact(r, c, dir, name);
             }

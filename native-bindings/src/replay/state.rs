@@ -15,6 +15,7 @@ use super::needs::{Needs, OBJECT};
 use super::objects::Objects;
 use super::sys::{self, Name, Stamp};
 use super::Start;
+use crate::interceptor::attr::stat_fd;
 use crate::record::Oid;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -86,6 +87,13 @@ fn boot_id() -> [u8; 16] {
         id[0] ^= super::tests::crash::boots();
     }
     id
+}
+
+fn booted_at() -> (i64, u32) {
+    #[cfg(test)]
+    return super::tests::crash::booted_at();
+    #[cfg(not(test))]
+    crate::boot::booted_at()
 }
 
 /// Opens a directory by path; a symbolic link as the last component is refused.
@@ -469,6 +477,21 @@ impl Memory {
     }
 }
 
+/// Whether a handle from after the last checkpoint still means what it meant. The object may have been lost, and
+/// inode and generation may be those of something that was made since the machine was started: our own
+/// files, another program's. Nothing that was made since then is what was meant.
+fn survived(dir: &OwnedFd, handle: &Handle, kind: u8) -> bool {
+    let Ok(fd) = handle.open(dir.as_raw_fd(), libc::O_PATH) else {
+        return false;
+    };
+    let Ok(st) = stat_fd(fd.as_raw_fd()) else {
+        return false;
+    };
+    let known = st.stx_mask & libc::STATX_BTIME != 0;
+    let born = (st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+    (u32::from(st.stx_mode) & libc::S_IFMT) >> 12 == u32::from(kind) && known && born < booted_at()
+}
+
 /// Reads the object map; says too whether most of it is garbage.
 fn load(
     dir: &OwnedFd,
@@ -484,10 +507,10 @@ fn load(
     let good = map_log::read(&file, to, |entry, at| {
         if after_power_loss && at > safe {
             // From the time after the checkpoint: a binding helps, the rest is done again.
-            if let Entry::Bind { oid, handle, .. } = &entry {
+            if let Entry::Bind { oid, handle, kind, .. } = &entry {
                 let known = memory.objects.find(*oid).is_some()
                     || memory.objects.find_handle(handle).is_some();
-                if !known {
+                if !known && survived(dir, handle, *kind) {
                     memory.learn(entry);
                 }
             }

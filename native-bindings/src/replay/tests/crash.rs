@@ -8,10 +8,12 @@ use crate::replay::engine::Engine;
 use crate::replay::{Position, ReplayError, ReplayOptions};
 use std::cell::Cell;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 thread_local! {
     static LEFT: Cell<u64> = const { Cell::new(0) };
     static BOOTS: Cell<u8> = const { Cell::new(0) };
+    static BOOTED_AT: Cell<(i64, u32)> = const { Cell::new((0, 0)) };
 }
 
 /// How often the machine was started again, for replays of this thread.
@@ -19,8 +21,15 @@ pub fn boots() -> u8 {
     BOOTS.with(Cell::get)
 }
 
+/// When that was last.
+pub fn booted_at() -> (i64, u32) {
+    BOOTED_AT.with(Cell::get)
+}
+
 pub fn set_boots(n: u8) {
     BOOTS.with(|b| b.set(n));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    BOOTED_AT.with(|at| at.set((now.as_secs() as i64, now.subsec_nanos())));
 }
 
 /// A place to die at.
