@@ -5,11 +5,11 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { alive, kill } from './faults.js'
+import { alive, signal, until } from './faults.js'
 import { run, start } from './run.js'
 
 const POSTGRES = '/usr/lib/postgresql'
@@ -107,6 +107,11 @@ function sqlite(file: string, text: string): Promise<string> {
   return run('sqlite3', ['-batch', '-bail', '-cmd', '.timeout 60000', file], { input: text })
 }
 
+/** Between two looks at what is left of a server. */
+const POLL_MS = 20
+/** Characters of a server's log in a failure's message. */
+const LOG_SHOWN = 2_000
+
 export class Postgres extends Writer {
   readonly #data: string
   readonly #sockets: string
@@ -134,7 +139,10 @@ export class Postgres extends Writer {
     const options = `-c listen_addresses= -c unix_socket_directories=${this.#sockets} \
       -c max_connections=20 -c shared_buffers=16MB -c checkpoint_timeout=30s -c max_wal_size=64MB`
     const log = join(this.#sockets, 'log')
-    await as('pg_ctl', '-D', this.#data, '-w', '-s', '-l', log, '-o', options, 'start')
+    const start = ['-D', this.#data, '-w', '-s', '-l', log, '-o', options, 'start']
+    await as('pg_ctl', ...start).catch((error: Error) => {
+      throw new Error(`${error.message}\n${readFileSync(log, 'utf8').slice(-LOG_SHOWN)}`)
+    })
     this.#pid = Number.parseInt(readFileSync(join(this.#data, 'postmaster.pid'), 'utf8'), 10)
   }
 
@@ -145,10 +153,25 @@ export class Postgres extends Writer {
   /** The server is dead with its volume: what is left of it goes. */
   async bury(): Promise<void> {
     await this.kill()
-    const children = readFileSync(`/proc/${this.#pid}/task/${this.#pid}/children`, 'utf8')
-    for (const pid of [this.#pid, ...children.trim().split(' ').map(Number)]) {
-      if (pid > 0 && alive(pid)) await kill(pid)
+    // Also those that have outlived it: while one is there, its shared memory is in use, and no other starts.
+    for (let left = this.#processes(); left.length > 0; left = this.#processes()) {
+      for (const pid of left) signal(pid, 'SIGKILL')
+      await sleep(POLL_MS)
     }
+    // Until somebody has asked how it ended, the next one takes it for one that runs.
+    await until(() => !existsSync(`/proc/${this.#pid}`), 'the server to be no zombie any more')
+  }
+
+  /** All of this cluster, which are at work in its directory. */
+  #processes(): number[] {
+    return readdirSync('/proc').flatMap((name) => {
+      try {
+        const isOurs = readlinkSync(`/proc/${name}/cwd`).startsWith(this.#data)
+        return isOurs && alive(Number(name)) ? [Number(name)] : []
+      } catch {
+        return []
+      }
+    })
   }
 
   async sql(text: string): Promise<string> {
