@@ -33,7 +33,7 @@ const CUTS = setting('HOLDFAST_CUTS', 12)
 const CHAINS = 4
 const seed = chooseSeed()
 const SLOW = { there: 6, back: 1, jitter: 1 }
-t.setTimeout(400_000 + CUTS * 1_000)
+t.setTimeout(400_000 + CUTS * 3_000)
 t.comment(`seed ${seed}, ${CUTS} cuts: HOLDFAST_SEED=${seed} HOLDFAST_CUTS=${CUTS}`)
 
 const chance = new Chance(seed)
