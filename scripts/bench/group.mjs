@@ -94,6 +94,8 @@ const holdRow = {
           }
         }
         values[`${link.name}, ${method}: taken of ${told.length}`] = taken.length
+        const [why] = told.flatMap((each) => each.failed ?? [])
+        if (why !== undefined) console.error(`${link.name}, ${method}: not taken: ${why}`)
       }
     }
     return { text: '4 KiB random writes on both hosts; time on hold', unit: 'ms', values }
