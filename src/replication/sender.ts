@@ -40,9 +40,6 @@ export class Sender {
   #acknowledged = 0n
   /** seq of the reset that was sent on this connection. */
   #since: number | null = null
-  /** The welcome of this connection was taken; and what was acknowledged before that. */
-  #met = true
-  #early: HeaderOf<'ack'> | undefined
 
   constructor({ window }: { window: number }) {
     this.#window = window
@@ -75,18 +72,11 @@ export class Sender {
     return this.#underWayBytes
   }
 
-  /** Another connection begins: what is acknowledged on it waits until its welcome was taken. */
-  begin(): void {
-    this.#met = false
-    this.#early = undefined
-  }
-
   /**
    * The replica's answer to `hello`. `chainAt` gives the chain value of the journal at the end of
    * the frame of that seq, undefined where the journal has no such place.
    */
   welcome(message: HeaderOf<'welcome'>, chainAt: (seq: bigint) => Buffer | undefined): Plan {
-    this.#met = true
     this.#underWay = []
     this.#underWayBytes = 0
     this.#since = null
@@ -111,7 +101,6 @@ export class Sender {
     this.#logged = after
     const lost = this.#acknowledged > after ? this.#acknowledged : null
     this.#acknowledged = after
-    if (this.#early !== undefined) this.ack(this.#early)
     return { kind: 'resume', after, lost }
   }
 
@@ -153,10 +142,6 @@ export class Sender {
 
   /** PROTOCOL: the replica claims what it cannot have. */
   ack(message: HeaderOf<'ack'>): void {
-    if (!this.#met) {
-      this.#early = message
-      return
-    }
     // Said before it had heard of the reset: about a log and a tree that are no more.
     if (message.since !== this.#since) return
     const logged = BigInt(message.logged)

@@ -44,21 +44,6 @@ t.test('sender: goes on where the replica is, if that is a place of the journal'
   t.ok(sender.baseline)
 })
 
-t.test('sender: what is acknowledged before the welcome was taken counts after it', async (t) => {
-  const sender = new Sender({ window: 100 })
-  sender.begin()
-  sender.ack(ack(50, 45))
-  t.same(sender.positions, { sent: 0n, logged: 0n, applied: 0n }, 'not before')
-  sender.welcome(welcome({ seq: 50, chain: CHAIN.toString('hex') }), chainAt)
-  t.same(sender.positions, { sent: 50n, logged: 50n, applied: 45n })
-  sender.begin()
-  sender.ack(ack(60, 45))
-  const resumed = () => sender.welcome(welcome({ seq: 50, chain: CHAIN.toString('hex') }), chainAt)
-  t.equal(codeOf(resumed), 'PROTOCOL', 'what it cannot have is not believed then, either')
-  sender.begin()
-  t.match(resumed(), { kind: 'resume' }, 'and is forgotten with its connection')
-})
-
 t.test('sender: at most a window is under way', async (t) => {
   const sender = new Sender({ window: 100 })
   sender.welcome(welcome({ seq: 50, chain: CHAIN.toString('hex') }), chainAt)
