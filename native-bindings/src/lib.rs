@@ -11,6 +11,7 @@ mod binding;
 mod boot;
 pub mod capture;
 pub mod codes;
+pub mod fill;
 pub mod heap;
 pub mod history;
 pub mod interceptor;

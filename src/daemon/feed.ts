@@ -144,6 +144,10 @@ export class Feed {
       },
       scanned: () => ({ objects: 0, bytes: 0 }),
       scanErrors: () => 0,
+      canFill: () => false,
+      readFill: async () => {
+        throw new HoldfastError('INTERNAL', 'a replica has no fills', { op: 'replica.feed' })
+      },
       // With the data: codes are worth nothing where there is no tree, which the middle cannot see.
       wantBaseline: async (after) => {
         this.#wish(after)

@@ -118,7 +118,7 @@ export class Recapture {
         changedSinceNs: this.#need.sinceNs,
         kind: 'recapture',
         objects,
-        codes: false,
+        data: 'whole',
         bytesPerS: 0,
       })
       this.#started = true

@@ -14,7 +14,7 @@ import type { FollowState } from '../replication/follower.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
 import type { Replica } from '../replication/replica.js'
-import { whenOpen } from '../replication/replica-state.js'
+import { whenOpen, whenReady } from '../replication/replica-state.js'
 import { type Connected, ReplicaHost, sshIdentity } from '../replication/serve.js'
 import type { Caller } from '../replication/session.js'
 import { ControlServer, type Routes, readBody } from './control.js'
@@ -208,7 +208,7 @@ class Served implements ServedReplicas {
   async #feed(replica: Replica): Promise<void> {
     const { log } = this.#options
     try {
-      await replica.ready()
+      await whenReady(replica)
       this.#feeds.set(replica.config.uuid, await Feed.start(replica, log))
     } catch (error) {
       const known = toHoldfastError(error, 'replica.feed')

@@ -131,7 +131,8 @@ export class Replicas {
   /** Where its baseline is; null when none is under way. */
   #followBaseline(target: Target): BaselineStatus | null {
     const { state } = target
-    if (!state.baseline || state.connection !== 'connected') {
+    const filled = state.filledBytes
+    if ((!state.baseline && filled === null) || state.connection !== 'connected') {
       target.progress = null
       return null
     }
@@ -139,7 +140,8 @@ export class Replicas {
     const total = captured.bytes()
     const applied = total - captured.behind(state.applied).bytes
     target.progress ??= new BaselineProgress(applied)
-    const scan = captured.scan()
+    const work = captured.scan()
+    const scan = { ...work, bytes: work.bytes + (filled ?? 0) }
     return target.progress.update({ scan, captured: total, applied, now: Date.now() })
   }
 

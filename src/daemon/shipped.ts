@@ -13,7 +13,7 @@ import type { Logger } from '../lib/log.js'
 import { native, type OpenVolumeResult, type ScanOptions } from '../lib/native.js'
 import { parseUuid } from '../record/frame.js'
 import { Retry } from '../replication/retry.js'
-import type { ShippedVolume } from '../replication/shipped-volume.js'
+import type { BaselineData, ShippedVolume } from '../replication/shipped-volume.js'
 import type { Captured } from './captured.js'
 import { waitJournaled } from './checkpoint.js'
 import type { VolumeHorizon } from './horizon.js'
@@ -28,7 +28,7 @@ export const WHOLE: ScanOptions = {
   kind: 'baseline',
   changedSinceNs: 0n,
   objects: new BigUint64Array(),
-  codes: false,
+  data: 'whole',
   bytesPerS: 0,
 }
 /** A time after which nothing has changed. */
@@ -39,7 +39,7 @@ class Baselines {
   readonly #handle: number
   readonly #retry = new Retry({ minMs: BASELINE_RETRY_MS_MIN, maxMs: BASELINE_RETRY_MS_MAX })
   /** The last one, and what was captured when it began. */
-  #begun: { after: bigint; codes: boolean } | undefined
+  #begun: { after: bigint; data: BaselineData } | undefined
   #failure: string | null = null
 
   constructor(handle: number) {
@@ -47,11 +47,12 @@ class Baselines {
   }
 
   /** While no scan runs: sees to it that there is one; else says why there is none now. */
-  want(after: bigint, { codes }: { codes: boolean }): string | null {
+  want(after: bigint, { data }: { data: BaselineData }): string | null {
     const { scanErrors, capturedSeq } = native.volumeStats(this.#handle)
-    // The data serves those that codes would.
+    // The data serves everybody.
     const begun = this.#begun
-    const serves = begun !== undefined && begun.after >= after && (codes || !begun.codes)
+    const fits = begun?.data === 'whole' || begun?.data === data
+    const serves = begun !== undefined && begun.after >= after && fits
     if (serves && scanErrors === 0n) {
       this.#retry.succeeded()
       this.#failure = null
@@ -60,8 +61,8 @@ class Baselines {
     if (serves) this.#failed(`the scan of the tree ended with ${scanErrors} errors`)
     if (!this.#retry.isDue(Date.now())) return this.#failure
     try {
-      native.startScan(this.#handle, { ...WHOLE, codes })
-      this.#begun = { after: capturedSeq, codes }
+      native.startScan(this.#handle, { ...WHOLE, data })
+      this.#begun = { after: capturedSeq, data }
     } catch (error) {
       this.#failed(toHoldfastError(error, 'replication.baseline').message)
     }
@@ -98,8 +99,9 @@ export function shipped(parts: {
       return capturedSeq
     },
     bytesAfter: (seq) => captured.behind(seq).bytes,
-    wantBaseline: async (after, { codes }) =>
-      scanning() ? null : baselines.want(after, { codes }),
+    wantBaseline: async (after, { data }) => (scanning() ? null : baselines.want(after, { data })),
+    canFill: (object) => native.canFill(handle, object),
+    readFill: (range, into) => native.readFill(handle, range, into),
     startRepair: async (objects) =>
       native.startScan(handle, { ...WHOLE, kind: 'repair', changedSinceNs: NEVER_NS, objects }),
     startVerify: ({ bytesPerS }) =>

@@ -126,6 +126,8 @@ function describe(record: RecordView, names: NameTable): Particulars {
       return { verb: 'image-hole', path: self(), offset: fields.offset, length: fields.length }
     case 'CODES':
       return { verb: 'codes', path: self(), offset: fields.offset, length: fields.length }
+    case 'IMAGE_LATER':
+      return { verb: 'image-later', path: self(), offset: fields.offset, length: fields.length }
     case 'IMAGE_DIR':
       return { verb: 'image-dir', path: self() }
     case 'IMAGE_ENTRY': {

@@ -210,8 +210,11 @@ export interface ScanOptions {
    * object without a range (from not below to) is imaged whole; one with several comes several times.
    */
   objects: BigUint64Array
-  /** Of a baseline: codes instead of data, for a tree that was the volume's before. */
-  codes: boolean
+  /**
+   * Of a baseline: all `data`, or `codes` instead, for a tree that was the volume's before; `later`: of
+   * large files none, which replicas ask for afterwards (`readFill`).
+   */
+  data: 'whole' | 'codes' | 'later'
   /** Most bytes read in a second; 0: no limit. */
   bytesPerS: number
 }
@@ -322,6 +325,13 @@ export interface Native extends NativeHistory {
   marker(handle: number, name: string): bigint
   /** Starts a re-capture in the background; see volumeStats().scan*. */
   startScan(handle: number, options: ScanOptions): void
+  /** Whether an object (ino, gen) is among those that fills can be read of. */
+  canFill(handle: number, object: BigUint64Array): boolean
+  /**
+   * Reads the beginning of a range (ino, gen, from, to) as the body of a `fill` message (64 bytes, then
+   * data), and gives its length. EIO and the like: the file cannot be read.
+   */
+  readFill(handle: number, range: BigUint64Array, into: Buffer): Promise<number>
   /**
    * Captures those of these paths (relative to the volume root, bytes) that others have changed, and
    * drops caches; returns how many. Names that are gone count only with `settled`.
@@ -339,6 +349,8 @@ export interface Native extends NativeHistory {
   replayPosition(handle: number): ReplayPosition
   /** Applies the records of one frame with seq > position; returns the new position. */
   replayFrame(handle: number, frame: Buffer): ReplayPosition
+  /** Takes the body of a `fill` message; what does not lack is left alone. */
+  replayFill(handle: number, body: Buffer): ReplayPosition
   /** Mounts a directory over itself, read-only; and ends that. */
   guardTree(path: Buffer): void
   unguardTree(path: Buffer): void

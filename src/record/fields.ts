@@ -162,6 +162,7 @@ export const OPERATIONS = {
   SCAN_BEGIN: [37, [['kind', 'u8']]],
   SCAN_END: [38, [['kind', 'u8']]],
   CODES: [39, RANGE],
+  IMAGE_LATER: [40, RANGE],
 } as const satisfies Record<string, readonly [number, Spec]>
 
 export type OpName = keyof typeof OPERATIONS

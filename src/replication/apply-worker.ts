@@ -47,6 +47,8 @@ let computing: NodeJS.Timeout | undefined
 let delay: ApplyDelay = options.delay
 /** Rings when the next frame is old enough. */
 let alarm: NodeJS.Timeout | undefined
+/** Nothing was applied since the last failure: that it is over has to be said. */
+let failed = false
 /** A baseline is under way, or what it was found to need is not all there. */
 let resyncing = false
 
@@ -56,6 +58,7 @@ function post(reply: ApplyReply): void {
 
 function say(): void {
   saidAt = Date.now()
+  failed = false
   const { baseline = true, needs = 0 } = at ?? {}
   tellComparison()
   post({ kind: 'applied', seq: applied, baseline, needs, doubt })
@@ -206,6 +209,7 @@ function handle(request: ApplyRequest): boolean {
   switch (request.kind) {
     case 'horizon':
       if (request.seq > horizon) horizon = request.seq
+      if (failed) say()
       return true
     case 'delay':
       delay = request.delay
@@ -217,7 +221,10 @@ function handle(request: ApplyRequest): boolean {
       changeHistory(request.options)
       return true
     case 'needs':
-      if (replay !== undefined) post({ kind: 'needs', words: native.replayNeeds(replay) })
+      tellNeeds()
+      return true
+    case 'fill':
+      fill(request.body)
       return true
     case 'close':
       clearTimeout(alarm)
@@ -229,6 +236,29 @@ function handle(request: ApplyRequest): boolean {
       })
       return false
   }
+}
+
+function tellNeeds(): void {
+  if (replay === undefined) return
+  const words = native.replayNeeds(replay)
+  post({ kind: 'needs', words })
+  // What was brought is on the disk now.
+  if (words.length > 0) return
+  stand(native.replayPosition(replay))
+  say()
+}
+
+/** It is there before any frame that comes after it is applied: those are authorised later. */
+function fill({ buffer, byteOffset, length }: Uint8Array<ArrayBuffer>): void {
+  try {
+    const body = Buffer.from(buffer, byteOffset, length)
+    if (replay !== undefined) stand(native.replayFill(replay, body))
+  } finally {
+    port.postMessage({ kind: 'filled', bytes: length, memory: buffer } satisfies ApplyReply, [
+      buffer,
+    ])
+  }
+  if (failed || Date.now() - saidAt >= APPLY_REPORT_MS) say()
 }
 
 /**
@@ -301,6 +331,7 @@ function attempt(step: () => void): void {
     const failure = toHoldfastError(error, 'replica.apply')
     // After an error of the system the same frame again continues; else from what the state says.
     if (failure.code !== 'REPLAY_IO') giveUp()
+    failed = true
     post({ kind: 'failure', error: failure.toJSON() })
   }
 }

@@ -13,7 +13,7 @@ import { receiveMemory } from './frame-memory.js'
 import { VerdictSchema } from './verdict.js'
 
 /** Changes when either side would misunderstand the other. */
-export const PROTOCOL = 1
+export const PROTOCOL = 2
 const PREFIX_BYTES = 8
 
 const seq = z.int().min(0)
@@ -89,11 +89,13 @@ const Schema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('want') }),
   /** Its body: ino, gen, from, to (u64 LE each) of what lacks. */
   z.strictObject({ type: z.literal('need') }),
+  /** Its body: a range of a file as it is now; see native-bindings/src/fill.rs. */
+  z.strictObject({ type: z.literal('fill') }),
   z.strictObject({ type: z.literal('ping') }),
   /** The replica lacks what comes after `logged`, and has not got it: from there again. */
   z.strictObject({ type: z.literal('again'), logged: place.nullable() }),
   /** A replica that it feeds needs a baseline that begins after this seq; null: no longer. */
-  z.strictObject({ type: z.literal('baseline'), after: seq.nullable(), codes: z.boolean() }),
+  z.strictObject({ type: z.literal('baseline'), after: seq.nullable() }),
   /** First message of a replica that connects: `hello` for this volume, please. */
   z.strictObject({
     type: z.literal('follow'),
@@ -125,7 +127,7 @@ export interface Message {
   own?: Buffer<ArrayBuffer>
 }
 
-const WITH_BODY: ReadonlySet<Header['type']> = new Set(['frame', 'need', 'ask', 'answer'])
+const WITH_BODY: ReadonlySet<Header['type']> = new Set(['frame', 'need', 'fill', 'ask', 'answer'])
 const NO_BODY: Buffer = Buffer.alloc(0)
 
 /** The pieces to write, in order; the body is not copied. */

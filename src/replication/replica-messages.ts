@@ -68,6 +68,8 @@ export type ApplyRequest =
   | { kind: 'reset'; id: number; at: LogPlace }
   /** From now on this is kept of the past. Answered by `history`. */
   | { kind: 'history'; options: HistoryOptions | null }
+  /** The body of a `fill`, with its memory. Answered by `filled`. */
+  | { kind: 'fill'; body: Uint8Array<ArrayBuffer> }
   /** What does the tree lack? */
   | { kind: 'needs' }
   | { kind: 'close' }
@@ -95,6 +97,8 @@ export type ApplyReply =
   /** A comparison of everything has ended. */
   | { kind: 'verified'; seq: bigint; differences: number }
   | { kind: 'needs'; words: BigUint64Array }
+  /** A fill was taken, or could not be; its memory again. */
+  | { kind: 'filled'; bytes: number; memory: ArrayBuffer }
   | { kind: 'reset'; id: number }
   /** The history that is written, or why it is not. */
   | { kind: 'history'; handle: number | undefined; error?: ErrorReport }

@@ -58,6 +58,11 @@ export async function untilSo(
   }
 }
 
+/** Resolves when it is ready. */
+export function whenReady(replica: Parameters<typeof untilSo>[0] & { readonly isReady: boolean }) {
+  return untilSo(replica, () => replica.isReady)
+}
+
 /** Resolves when it is open, or late. */
 export async function whenOpen(replica: {
   readonly isOpen: boolean

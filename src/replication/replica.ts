@@ -37,10 +37,10 @@ import type {
   LogRequest,
 } from './replica-messages.js'
 import { ReplicaPast } from './replica-past.js'
-import { type ReplicaState, type Resetting, untilSo } from './replica-state.js'
+import type { ReplicaState, Resetting } from './replica-state.js'
 import { died, ended, worker } from './replica-workers.js'
 import type { Behind } from './timeline.js'
-import { judged, NO_VERDICT, readVerdict, type Verdict, writeVerdict } from './verdict.js'
+import { KeptVerdict } from './verdict.js'
 
 export class Replica {
   config: ReplicaConfig
@@ -62,6 +62,8 @@ export class Replica {
   #logFailure: ErrorReport | null = null
   #applyFailure: ErrorReport | null = null
   #queued = 0
+  /** Bytes of fills that the replay has not taken yet. */
+  #filling = 0
   readonly #lag = new ReplicaLag()
   /** How often it could not go on, since this server started. */
   failures = 0
@@ -78,7 +80,7 @@ export class Replica {
   readonly #timer: NodeJS.Timeout
   #closing: Promise<void> | undefined
   #needs = 0
-  #verdict: Verdict
+  readonly #verdict: KeptVerdict
   #differences: FoundDifference[] = []
   #asked: ((words: BigUint64Array) => void)[] = []
   readonly #guard: TreeGuard
@@ -86,14 +88,14 @@ export class Replica {
   constructor(directory: string, config: ReplicaConfig, logger: Logger) {
     this.config = config
     this.place = replicaPlace(directory)
-    this.#verdict = readVerdict(directory)
     this.#logger = logger.child({ replica: config.name })
+    this.#verdict = new KeptVerdict(directory, this.#logger)
     this.past = new ReplicaPast(this.place, this.#logger)
     this.#guard = new TreeGuard({
       tree: this.place.tree,
       log: this.#logger,
       onBreach: () => {
-        this.#judge({ ...this.#verdict, doubt: true })
+        this.#verdict.doubt()
         this.#changed()
       },
     })
@@ -126,6 +128,7 @@ export class Replica {
     const what = { logPath, uuid: this.#uuid, tree, state }
     const options: ApplyOptions = { ...what, delay, lacksState, history }
     const apply = worker('replication/apply-worker', 'apply', options)
+    this.#filling = 0
     apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
     apply.on('error', (cause) => {
       this.#dead.apply = true
@@ -153,7 +156,7 @@ export class Replica {
       lost: this.#lost,
       queuedBytes: this.#queued,
       needs: this.#needs,
-      verdict: this.#verdict,
+      verdict: this.#verdict.value,
       logBytes: this.#logBytes,
       gap: this.#gap,
       generation: this.#generation,
@@ -193,11 +196,6 @@ export class Replica {
     return this.#logFailure !== null || (this.isOpen && this.#queued === 0)
   }
 
-  /** Resolves when it is. */
-  ready(): Promise<void> {
-    return untilSo(this, () => this.isReady)
-  }
-
   /** Its workers have said where they stand, its past included, or have failed. */
   get isOpen(): boolean {
     const { log, apply } = this.#opened
@@ -206,7 +204,7 @@ export class Replica {
 
   /** The log takes no more until it has stored some. */
   get isFull(): boolean {
-    return this.#queued >= REPLICA_QUEUE_BYTES_MAX
+    return this.#queued + this.#filling >= REPLICA_QUEUE_BYTES_MAX
   }
 
   /** What the primary has, as far as it was heard of, and the tree has not. */
@@ -231,6 +229,13 @@ export class Replica {
     this.#queued += kept.length
     if (this.#resetting?.told === false) this.#resetting.frames.push(kept)
     else this.#toLog(kept)
+  }
+
+  /** What the tree lacks, from the primary, ahead of the frames that are to come. Copied, or `own`. */
+  fill(bytes: Buffer, own?: Buffer<ArrayBuffer>): void {
+    const body = own ?? receiveMemory.copy(bytes)
+    this.#filling += body.length
+    this.#apply.postMessage({ kind: 'fill', body } satisfies ApplyRequest, [body.buffer])
   }
 
   #toLog(bytes: Uint8Array<ArrayBuffer>): void {
@@ -274,7 +279,7 @@ export class Replica {
     this.#dropKept()
     this.#baseline = true
     this.#differences = []
-    this.#judge({ ...NO_VERDICT })
+    this.#verdict.forget()
     this.#revive()
     this.#logFailure = null
     this.#applyFailure = null
@@ -316,7 +321,8 @@ export class Replica {
   #applyAgain(): void {
     if (this.#applyFailure === null || this.#lost || this.#closing !== undefined) return
     this.#revive()
-    this.#pushHorizon()
+    const seq = lower(this.#logged?.seq ?? 0n, this.#authorised)
+    this.#apply.postMessage({ kind: 'horizon', seq } satisfies ApplyRequest)
   }
 
   /** Idempotent. */
@@ -384,7 +390,7 @@ export class Replica {
         this.#applied = reply.seq
         this.#baseline = reply.baseline
         this.#needs = reply.needs
-        if (reply.doubt) this.#judge({ ...this.#verdict, doubt: true })
+        if (reply.doubt) this.#verdict.doubt()
         this.#log.postMessage({
           kind: 'applied',
           keepAfter: lower(this.keepAfter ?? reply.seq, reply.seq),
@@ -396,26 +402,19 @@ export class Replica {
         this.#differences.splice(DIFFERENCES_TOLD_MAX)
         break
       case 'verified':
-        this.#judge(judged({ ...reply, seq: Number(reply.seq) }, Date.now()))
+        this.#verdict.judge({ ...reply, seq: Number(reply.seq) })
         break
       case 'needs':
         for (const resolve of this.#asked.splice(0)) resolve(reply.words)
         break
+      case 'filled':
+        this.#filling -= reply.bytes
+        receiveMemory.give(reply.memory)
+        this.#changed()
+        break
       case 'history':
         this.past.onReply(reply)
-        break
-      case 'closed':
-        break
     }
-  }
-
-  #judge(verdict: Verdict): void {
-    const { proven } = this.#verdict
-    this.#verdict = { ...verdict, proven: verdict.proven ?? proven }
-    writeVerdict(this.place.directory, this.#verdict)
-    const { verified } = verdict
-    if (verified === null || verified.differences === 0) return
-    this.#logger.error({ verified }, 'the replica differs from its primary')
   }
 
   #resetLog(id: number): void {

@@ -16,6 +16,7 @@ import type { Header, HeaderOf } from './message.js'
 import type { Peers } from './peers.js'
 import { Replica } from './replica.js'
 import { createReplica, listReplicas, type ReplicaConfig, requireOwner } from './replica-config.js'
+import { whenReady } from './replica-state.js'
 import { type Caller, Session, type SessionHost } from './session.js'
 import { listenTls, type TlsServer } from './tls.js'
 
@@ -189,7 +190,7 @@ export class ReplicaHost {
     const replica = found ?? this.#create(hello, caller)
     this.#takeOver(replica, newcomer)
     replica.begin(hello.end)
-    await replica.ready()
+    await whenReady(replica)
     return replica
   }
 

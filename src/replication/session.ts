@@ -152,6 +152,10 @@ export class Session {
         replica.advance(header)
         if (replica.isFull) this.#channel.pause()
         return
+      case 'fill':
+        replica.fill(body, own)
+        if (replica.isFull) this.#channel.pause()
+        return
       case 'advance':
         replica.advance(header)
         // The first one says that the primary goes on from here: it hears how the tree is.
@@ -266,7 +270,7 @@ export class Session {
     if (wish === this.#wished) return
     this.#wished = wish
     const after = wish === undefined ? null : Number(wish)
-    this.#channel.send({ type: 'baseline', after, codes: false })
+    this.#channel.send({ type: 'baseline', after })
   }
 
   /** Acknowledgements: one for all that happens in one turn of the event loop. */

@@ -26,6 +26,8 @@ export interface ShipperState extends ReplicaPositions {
   /** Objects of which its tree lacks something, and what comparisons have said. */
   needs: number
   verdict: Verdict
+  /** Bytes of files sent past the journal, while a baseline is brought to its end so; null: it is not. */
+  filledBytes: number | null
   /** The farthest that it may ever have been told to apply. */
   authorised: bigint
 }

@@ -12,10 +12,9 @@ export interface ShippedVolume extends RepairedVolume {
   /**
    * Sees to it that a baseline which begins after this seq comes into the journal: images of all of
    * the tree, between the baseline's marks. Called again and again until the replica has it all.
-   * `codes`: of the data codes will do, for a replica that has a tree of the volume. Tells why there is
-   * none just now; null when all is well.
+   * Tells why there is none just now; null when all is well.
    */
-  wantBaseline(after: bigint, options: { codes: boolean }): Promise<string | null>
+  wantBaseline(after: bigint, options: { data: BaselineData }): Promise<string | null>
   /** Bytes captured after this seq. */
   bytesAfter(seq: bigint): number
   /**
@@ -27,11 +26,11 @@ export interface ShippedVolume extends RepairedVolume {
   frozen(): boolean
 }
 
-/** A baseline that is needed further down a chain. */
-export interface Wish {
-  after: bigint
-  codes: boolean
-}
+/**
+ * What a baseline has of the data of files: all of it; codes, for a replica that has a tree of the volume;
+ * or of large files nothing, for a replica that asks the volume itself for it.
+ */
+export type BaselineData = 'whole' | 'codes' | 'later'
 
 export interface Horizon {
   /** Last seq of the primary's journal, as far as it is known here. */

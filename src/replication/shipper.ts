@@ -20,6 +20,7 @@ import {
 import { higher } from '../lib/seqs.js'
 import { VERSION } from '../lib/version.js'
 import { formatUuid } from '../record/frame.js'
+import { BaselineWishes } from './baseline-wishes.js'
 import { Channel } from './channel.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
 import { chainAt } from './place.js'
@@ -30,7 +31,6 @@ import { Repairs } from './repairs.js'
 import type { FoundDifference } from './replica-messages.js'
 import { Sender } from './sender.js'
 import type { Connection, ShipperOptions, ShipperState, ShipSettings } from './ship-state.js'
-import type { Wish } from './shipped-volume.js'
 import { Told } from './told.js'
 
 /** How often a baseline that has to be begun, or has failed, is looked at. */
@@ -53,15 +53,11 @@ export class Shipper {
   #bytesBefore = 0
   #wake: () => void = () => {}
   #end = 0n
-  /** The replica has a tree: codes will do for a baseline. */
-  #tree = false
   #resync = false
   #resyncs = 0
   #differences: FoundDifference[] = []
   readonly #repairs: Repairs
-  /** Where the replica's baseline begins at least, and one that a replica of its own needs. */
-  #baselineAfter = 0n
-  #wished: Wish | undefined
+  readonly #wishes: BaselineWishes
   readonly #told: Told
   readonly #reconnect = new Reconnect()
 
@@ -71,6 +67,7 @@ export class Shipper {
     this.#end = this.#journal.end().lastSeq
     this.#told = new Told(options.volume, this.#sender, this.#end)
     const log = options.log.child({ peer: options.peer })
+    this.#wishes = new BaselineWishes(options.volume)
     this.#repairs = new Repairs(options.volume, this.#sender, log)
     this.#applyDelayMs = options.settings.applyDelayMs
     this.#limit(options.settings)
@@ -90,6 +87,7 @@ export class Shipper {
       resyncs: this.#resyncs,
       needs: this.#sender.needs,
       verdict: this.#sender.verdict,
+      filledBytes: this.#repairs.filledBytes,
       authorised: this.#told.authorised,
     }
   }
@@ -236,11 +234,13 @@ export class Shipper {
         for (const message of inbox.splice(0)) this.#take(channel, message)
         if (this.#resync) this.#reset(channel, 'on request')
         await this.#followBaseline()
-        await this.#repairs.step((header) => channel.send(header))
-        if (await this.#ship(channel)) continue
+        await this.#repairs.step(channel)
+        const shipped = await this.#ship(channel)
+        if ((await this.#fill(channel)) || shipped) continue
         this.#tell(channel)
         // The end of a scan is nobody's news.
-        const scanning = this.#sender.baseline || this.#repairs.isBusy || this.#wished !== undefined
+        const wishing = this.#sender.baseline || this.#wishes.further !== undefined
+        const scanning = wishing || this.#repairs.isBusy
         const again = sleep(scanning ? BASELINE_POLL_MS : PEER_SILENCE_MS_MAX)
         await Promise.race([news, again])
       }
@@ -289,11 +289,11 @@ export class Shipper {
     if (header.type !== 'welcome') throw unexpected({ header, body })
     if (header.protocol !== PROTOCOL) throw versionMismatch(header)
     this.#delay(channel)
-    this.#wished = undefined
+    this.#wishes.further = undefined
     this.#told.begin()
     await this.#options.volume.flush()
     this.#journal.refresh()
-    this.#tree = header.tree
+    this.#wishes.hasTree = header.tree
     this.#end = higher(this.#end, this.#journal.end().lastSeq)
     const plan = this.#sender.welcome(header, (seq) => chainAt(this.#journal, seq))
     if (plan.kind === 'resume') {
@@ -302,8 +302,7 @@ export class Shipper {
         const lost = `${plan.after + 1n} to ${plan.lost}`
         log.error({ peer, lost }, 'the replica has lost what it had acknowledged; it gets it again')
       }
-      // Begun by another process: whether its baseline has come into the journal is not known.
-      if (this.#baselineAfter === 0n) this.#baselineAfter = BigInt(header.applied)
+      this.#wishes.goesOn(BigInt(header.applied))
       return this.#tell(channel)
     }
     this.#reset(channel, plan.reason)
@@ -312,12 +311,12 @@ export class Shipper {
   /** The replica forgets its log, and a baseline follows. */
   #reset(channel: Channel, reason: string): void {
     const { log, peer } = this.#options
-    log.info({ peer, reason, codes: this.#tree }, 'a baseline begins')
+    log.info({ peer, reason, codes: this.#wishes.hasTree }, 'a baseline begins')
     this.#resync = false
     this.#resyncs += 1
     this.#journal.refresh()
     const end = this.#journal.end()
-    this.#baselineAfter = end.lastSeq
+    this.#wishes.begins(end.lastSeq)
     channel.send({ type: 'reset', at: this.#sender.reset(end) })
     this.#repairs.want()
     this.#options.onChange(this.state)
@@ -338,8 +337,7 @@ export class Shipper {
         )
         return
       case 'baseline':
-        this.#wished =
-          header.after === null ? undefined : { after: BigInt(header.after), codes: header.codes }
+        this.#wishes.further = header.after === null ? undefined : BigInt(header.after)
         return
       default:
         throw unexpected(message)
@@ -356,16 +354,7 @@ export class Shipper {
 
   /** While a replica waits for a baseline's end, sees to it that one is under way. */
   async #followBaseline(): Promise<void> {
-    const { volume } = this.#options
-    // What a baseline has brought is a tree: the next one is by codes.
-    if (!this.#sender.baseline) this.#tree = true
-    const own = this.#sender.baseline
-      ? { after: this.#baselineAfter, codes: this.#tree }
-      : undefined
-    let problem: string | null = null
-    for (const want of [own, this.#wished]) {
-      if (want !== undefined) problem ??= await volume.wantBaseline(want.after, want)
-    }
+    const problem = await this.#wishes.follow(this.#sender)
     if (problem === null) {
       if (this.#problem?.code === 'BASELINE') this.#problem = null
     } else if (this.#problem?.message !== problem) {
@@ -415,6 +404,16 @@ export class Shipper {
     if (frames > 0) this.#options.onChange(this.state)
     // Nothing read although the journal has grown: what was announced is not visible yet.
     else await sleep(1)
+    return true
+  }
+
+  /** Sends what the replica lacks past the journal; false when there is nothing to. */
+  async #fill(channel: Channel): Promise<boolean> {
+    if (this.#options.volume.frozen() || (this.#rate?.pauseMs ?? 0) > 0) return false
+    const bytes = await this.#repairs.fill(channel)
+    if (bytes === 0) return false
+    this.#rate?.spend(bytes)
+    this.#options.onChange(this.state)
     return true
   }
 

@@ -6,6 +6,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileDurably } from '../lib/files.js'
+import type { Logger } from '../lib/log.js'
 
 const FILE = 'verdict.json'
 
@@ -27,7 +28,7 @@ export type Verdict = z.infer<typeof VerdictSchema>
 export const NO_VERDICT: Verdict = { verified: null, proven: null, doubt: false }
 
 /** Nothing is known where the file is missing or unreadable: the next comparison writes it. */
-export function readVerdict(directory: string): Verdict {
+function readVerdict(directory: string): Verdict {
   const path = join(directory, FILE)
   if (!existsSync(path)) return NO_VERDICT
   try {
@@ -38,15 +39,56 @@ export function readVerdict(directory: string): Verdict {
   }
 }
 
-export function writeVerdict(directory: string, verdict: Verdict): void {
+function writeVerdict(directory: string, verdict: Verdict): void {
   writeFileDurably(
     join(directory, FILE),
     `${JSON.stringify({ version: 1, ...verdict }, null, 2)}\n`,
   )
 }
 
+/** The verdict on one replica, kept as it changes. */
+export class KeptVerdict {
+  readonly #directory: string
+  readonly #log: Logger
+  #value: Verdict
+
+  constructor(directory: string, log: Logger) {
+    this.#directory = directory
+    this.#log = log
+    this.#value = readVerdict(directory)
+  }
+
+  get value(): Verdict {
+    return this.#value
+  }
+
+  /** The tree may have become another. */
+  doubt(): void {
+    this.#keep({ ...this.#value, doubt: true })
+  }
+
+  /** The tree starts over. */
+  forget(): void {
+    this.#keep({ ...NO_VERDICT })
+  }
+
+  /** A comparison has ended. */
+  judge(found: { seq: number; differences: number }): void {
+    this.#keep(judged(found, Date.now()))
+  }
+
+  #keep(verdict: Verdict): void {
+    const { proven } = this.#value
+    this.#value = { ...verdict, proven: verdict.proven ?? proven }
+    writeVerdict(this.#directory, this.#value)
+    const { verified } = verdict
+    if (verified === null || verified.differences === 0) return
+    this.#log.error({ verified }, 'the replica differs from its primary')
+  }
+}
+
 /** After a comparison that ended at `seq`. */
-export function judged(found: { seq: number; differences: number }, now: number): Verdict {
+function judged(found: { seq: number; differences: number }, now: number): Verdict {
   const { seq, differences } = found
   const verified = { seq, differences, at: now }
   return { verified, proven: differences === 0 ? { seq, at: now } : null, doubt: false }

@@ -82,7 +82,7 @@ await t.test('follow: others at the same listener', async (t) => {
   const before = (await status())[0]?.connections ?? 0
   const identity = await hostIdentity(join(sandbox.root, 'stranger'))
   const { fingerprint } = await primary.json<{ fingerprint: string }>('peer', 'list')
-  const FOLLOW = { type: 'follow', protocol: 1, version: '1', host: 'h', volume: 'data' } as const
+  const FOLLOW = { type: 'follow', protocol: 2, version: '1', host: 'h', volume: 'data' } as const
   const peers = new Peers(join(primary.env.HOLDFAST_STATE_ROOT ?? '', '.host'))
   const ask = async (first: Header) => {
     const script = `
@@ -152,7 +152,7 @@ await t.test('follow: what was lost on the way is asked for again', async (t) =>
   }
   const { channel, heard } = await speak({
     type: 'hello',
-    protocol: 1,
+    protocol: 2,
     version: '1',
     host: 'h',
     volume: formatUuid(uuid),

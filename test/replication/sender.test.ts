@@ -8,7 +8,7 @@ const chainAt = (seq: bigint) => (seq === 50n ? CHAIN : undefined)
 const welcome = (logged: { seq: number; chain: string } | null, baseline = false) =>
   ({
     type: 'welcome',
-    protocol: 1,
+    protocol: 2,
     version: '0',
     host: 'there',
     logged,

@@ -22,7 +22,7 @@ const sandbox = await openSandbox(t)
 const ADDRESS = '127.0.0.1:17420'
 const HELLO: Extract<Header, { type: 'hello' }> = {
   type: 'hello',
-  protocol: 1,
+  protocol: 2,
   version: '0.1.0',
   host: 'h',
   volume: '0b3f9a34-7f0a-4a8e-9d57-2f6d3a2b1c00',
@@ -112,10 +112,10 @@ await t.test('strangers: a peer reaches its own volumes only', async (t) => {
       .answer,
     { type: 'refuse', code: 'PEER_REFUSED' },
   )
-  t.match((await speak('alice', { ...HELLO, protocol: 2, version: '9.9' })).answer, {
+  t.match((await speak('alice', { ...HELLO, protocol: 3, version: '9.9' })).answer, {
     type: 'refuse',
     code: 'PROTOCOL_VERSION',
-    message: /protocol 2 of holdfast 9\.9 there, protocol 1/,
+    message: /protocol 3 of holdfast 9\.9 there, protocol 2/,
   })
   t.equal(reasons.get(alice.channel), undefined, 'alice was not disturbed')
   t.equal(host.replicas.length, 1)

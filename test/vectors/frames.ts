@@ -233,6 +233,7 @@ export const VECTORS: readonly Vector[] = [
     { offset: 65_536n, length: 65_636n },
     Buffer.from([...Array(32).keys()]),
   ),
+  vector('IMAGE_LATER', 'a large file', { ...file, flags: 4 }, { offset: 0n, length: 1_048_577n }),
 ]
 
 /** The last frame: three records, a missing seq at its start, inside and at its end. */

@@ -7,6 +7,7 @@ mod acks;
 mod cut;
 mod drain;
 mod error;
+mod fill;
 mod history;
 mod lock;
 mod registry;

@@ -172,6 +172,15 @@ pub fn replay_frame(handle: u32, frame: Buffer) -> Result<ReplayPosition, JsErro
     }
 }
 
+/// Takes the body of a `fill` message.
+#[napi]
+pub fn replay_fill(handle: u32, body: Buffer) -> Result<ReplayPosition, JsError> {
+    match get(handle)?.lock().as_mut() {
+        Some(replayer) => Ok(replayer.fill(body.as_ref()).map_err(refused)?.into()),
+        None => Err(fail("BAD_HANDLE", "the replay was closed")),
+    }
+}
+
 /// Where the replay is: what was applied before it was opened, at first.
 #[napi]
 pub fn replay_position(handle: u32) -> Result<ReplayPosition, JsError> {

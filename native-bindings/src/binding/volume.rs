@@ -9,8 +9,8 @@ use crate::interceptor::errno::Errno;
 use crate::interceptor::{Volume, VolumeOptions, Worker};
 use crate::record::Oid;
 use crate::scan::{
-    recapture_paths as recapture, recover_intents, start_scan as scan, ScanOptions, KIND_BASELINE,
-    KIND_RECAPTURE, KIND_REPAIR, KIND_VERIFY,
+    recapture_paths as recapture, recover_intents, start_scan as scan, ScanData, ScanOptions,
+    KIND_BASELINE, KIND_RECAPTURE, KIND_REPAIR, KIND_VERIFY,
 };
 use crate::transport::abi;
 use crate::transport::device::{negotiate, Session, Wishes};
@@ -300,7 +300,7 @@ pub struct JsScanOptions {
     pub kind: String,
     pub changed_since_ns: BigInt,
     pub objects: BigUint64Array,
-    pub codes: bool,
+    pub data: String,
     pub bytes_per_s: f64,
 }
 
@@ -324,11 +324,17 @@ pub fn start_scan(handle: u32, options: JsScanOptions) -> Result<(), JsError> {
         "repair" => KIND_REPAIR,
         other => return Err(fail("EINVAL", format!("no scan is called {other}"))),
     };
+    let data = match options.data.as_str() {
+        "whole" => ScanData::Whole,
+        "codes" => ScanData::Codes,
+        "later" => ScanData::Later,
+        other => return Err(fail("EINVAL", format!("no scan writes down {other}"))),
+    };
     let options = ScanOptions {
         kind,
         changed_since_ns: u64_of(&options.changed_since_ns),
         objects,
-        codes: options.codes,
+        data,
         bytes_per_s: options.bytes_per_s.max(0.0) as u64,
     };
     scan(&open.volume, options).map_err(|e| match e {
@@ -373,7 +379,12 @@ pub fn open_codes(handle: u32, options: CodeOptions) -> Result<(), JsError> {
 /// A replica may hold other bytes than the volume: until that is over, records do not refer to bytes.
 #[napi]
 pub fn set_differing(handle: u32, differing: bool) -> Result<(), JsError> {
-    registry::get(handle)?.volume.scan.differing.store(differing, Ordering::Release);
+    let open = registry::get(handle)?;
+    let scan = &open.volume.scan;
+    scan.differing.store(differing, Ordering::Release);
+    if !differing && !scan.is_running() {
+        scan.fills.forget();
+    }
     Ok(())
 }
 

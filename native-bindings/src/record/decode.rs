@@ -343,6 +343,10 @@ pub enum Fields<'a> {
         offset: u64,
         len: u64,
     },
+    ImageLater {
+        offset: u64,
+        len: u64,
+    },
     ImageDir {
         range: u8,
         after: Bytes<'a>,
@@ -462,6 +466,7 @@ impl<'a> Fields<'a> {
             Op::ScanBegin => Self::ScanBegin { kind: c.u8()? },
             Op::ScanEnd => Self::ScanEnd { kind: c.u8()? },
             Op::Codes => Self::Codes { offset: c.u64()?, len: c.u64()? },
+            Op::ImageLater => Self::ImageLater { offset: c.u64()?, len: c.u64()? },
         })
     }
 }

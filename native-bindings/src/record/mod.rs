@@ -78,13 +78,14 @@ pub enum Op {
     ScanBegin = 37,
     ScanEnd = 38,
     Codes = 39,
+    ImageLater = 40,
 }
 
 impl Op {
     /// The operation of a code, or `None` for a code that version 1 does not have.
     pub fn from_u8(code: u8) -> Option<Self> {
         use Op::*;
-        const ALL: [Op; 27] = [
+        const ALL: [Op; 28] = [
             Bind,
             Mknod,
             Mkdir,
@@ -112,6 +113,7 @@ impl Op {
             ScanBegin,
             ScanEnd,
             Codes,
+            ImageLater,
         ];
         ALL.into_iter().find(|op| *op as u8 == code)
     }

@@ -46,7 +46,7 @@ impl Engine {
             bytes: place.bytes,
             objects: self.objects.len() as u64,
             scans: self.state.header.scans(),
-            needs: self.needs.len() as u64,
+            needs: self.lacking(),
             differences: self.comparison.count,
             verified: self.comparison.verified,
             codes_left: true,
@@ -226,6 +226,7 @@ impl Engine {
             Fields::Image { .. } => self.apply_image(r),
             Fields::ImageData { offset } => self.apply_image_data(r, offset),
             Fields::ImageHole { offset, len } => self.apply_image_hole(r, offset, len),
+            Fields::ImageLater { offset, len } => self.apply_image_later(r, offset, len),
             Fields::ImageDir { range, after, up_to } => {
                 self.apply_image_dir(r, range, after, up_to)
             }
@@ -318,6 +319,10 @@ impl Engine {
         self.since_checkpoint.1 += applied.1;
         self.end_checkpoint(false)?;
         self.compact_map()?;
+        self.checkpoint_when_due()
+    }
+
+    pub(super) fn checkpoint_when_due(&mut self) -> Done {
         if self.since_checkpoint.0 >= CHECKPOINT_RECORDS
             || self.since_checkpoint.1 >= CHECKPOINT_BYTES
             || self.last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL

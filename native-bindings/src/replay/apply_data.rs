@@ -75,8 +75,8 @@ impl Engine {
         };
         self.before_contents(obj)?;
         if mode & (COLLAPSE | INSERT) != 0 {
-            if self.needs.get(r.oid).is_some() {
-                // What lacks moves along.
+            if self.needs.get(r.oid).is_some() || self.needs.foretold(self.seq) {
+                // What lacks moves along; what was brought has perhaps been moved at the source.
                 self.need(r.oid, (offset, u64::MAX))?;
             }
             self.stale_codes(r.oid, offset, size_after.saturating_add(len));
@@ -153,7 +153,7 @@ impl Engine {
         let to_fd = self.fd(obj, Access::Write)?;
         let from_fd = self.fd(from, Access::Any)?;
         self.stale_codes(r.oid, offset, offset.saturating_add(len));
-        if self.needs.get(source).is_some() {
+        if self.needs.get(source).is_some() || self.needs.foretold(self.seq) {
             // Perhaps of these very bytes.
             self.need(r.oid, (offset, offset.saturating_add(len)))?;
         }

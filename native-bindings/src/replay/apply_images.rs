@@ -168,21 +168,35 @@ impl Engine {
         }
         self.before_change(obj)?;
         let fd = self.fd(obj, Access::Write)?;
+        let end = offset.saturating_add(len);
+        self.stale_codes(r.oid, offset, end);
+        self.need_met(r.oid, (offset, end))?;
+        self.punch(fd, offset, len)?;
+        self.restore_caps(obj)
+    }
+
+    /// Nothing is stored there any more.
+    pub(super) fn punch(&self, fd: i32, offset: u64, len: u64) -> Done {
         let punch = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE) as u32;
         // A hole to the end has no last block either: part of a block would only be zeroed.
         let end = offset.saturating_add(len);
-        let to_end = end >= sys::fstat(fd)?.st_size as u64;
-        let len = if to_end { end.next_multiple_of(BLOCK_BYTES_MAX) - offset } else { len };
-        self.stale_codes(r.oid, offset, end);
-        self.need_met(r.oid, (offset, end))?;
+        let size = sys::fstat(fd)?.st_size as u64;
+        let len = if end >= size { end.next_multiple_of(BLOCK_BYTES_MAX) - offset } else { len };
         match sys::fallocate(fd, punch, offset, len) {
-            Err(e) if e.is(libc::EOPNOTSUPP) => {
-                let size = sys::fstat(fd)?.st_size as u64;
-                write_zeros(fd, offset, offset.saturating_add(len).min(size))?;
-            }
-            r => r?,
+            Err(e) if e.is(libc::EOPNOTSUPP) => write_zeros(fd, offset, end.min(size)),
+            r => r,
         }
-        self.restore_caps(obj)
+    }
+
+    /// The bytes are not in the journal: a target whose baseline this is lacks them; others were whole.
+    pub(super) fn apply_image_later(&mut self, r: &Record, offset: u64, len: u64) -> Done {
+        if !self.compares || self.state.header.scans() & BASELINE_OWN == 0 {
+            return Ok(());
+        }
+        match self.object(r.oid)? {
+            Some(_) => self.need(r.oid, (offset, offset.saturating_add(len))),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn apply_image_dir(

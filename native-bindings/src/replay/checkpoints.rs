@@ -88,7 +88,8 @@ impl Engine {
         self.unwatch(&all.before, WATCHED | WATCHED_BEFORE);
         self.unwatch(&all.found, FOUND_BY_NAME);
         self.begun();
-        Ok(())
+        self.fills_begin_to_last();
+        self.fills_last()
     }
 
     /// Starts a checkpoint in the background; `end_checkpoint` takes note of its end.
@@ -105,6 +106,7 @@ impl Engine {
             }
         }
         self.watched.before = list;
+        self.fills_begin_to_last();
         self.begun();
         Ok(())
     }
@@ -113,6 +115,7 @@ impl Engine {
         if self.state.end_checkpoint(wait)? {
             let list = std::mem::take(&mut self.watched.before);
             self.unwatch(&list, WATCHED_BEFORE);
+            self.fills_last()?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use super::checkpoints::Watched;
 use super::compare::Comparison;
 use super::descriptors::Descriptors;
 use super::error::{Done, Fault, ReplayError};
+use super::fill::Fills;
 use super::handle::Handle;
 use super::identity::Identity;
 use super::limits::{MAP_COMPACT_BYTES_MIN, MAP_COMPACT_BYTES_PER_OBJECT};
@@ -55,6 +56,8 @@ pub(super) struct Engine {
     pub dir_times: Vec<(u64, Oid, Stamp)>,
     /// What the target is known to lack.
     pub needs: Needs,
+    /// What was brought of it, and is not certainly on the disk.
+    pub fills: Fills,
     pub comparison: Comparison,
     /// Codes of what the target's files hold; `None` where they cannot be kept.
     pub codes: Option<CodeStore>,
@@ -96,6 +99,7 @@ impl Engine {
             caps: memory.caps,
             dir_times: memory.dir_times,
             needs: memory.needs,
+            fills: Fills::default(),
             comparison: Comparison::default(),
             codes,
             compares: *compare,
@@ -129,6 +133,7 @@ impl Engine {
             self.state.checkpoint_now().map_err(fault)?;
         } else {
             self.flush_times().map_err(fault)?;
+            self.wanted().map_err(fault)?;
             self.state.close().map_err(fault)?;
             if let Some(codes) = &self.codes {
                 // Without it the codes are computed again after a power loss.
@@ -161,9 +166,14 @@ impl Engine {
         self.in_doubt || self.forgives_unknown()
     }
 
+    /// The target is not what its source was before this record: something lacks, or is ahead.
+    pub fn lacks_any(&self) -> bool {
+        !self.needs.is_empty() || self.needs.foretold(self.seq)
+    }
+
     /// A record about an object that is not known is passed over.
     pub fn forgives_unknown(&self) -> bool {
-        self.scanning() || self.redoing() || !self.needs.is_empty()
+        self.scanning() || self.redoing() || self.lacks_any()
     }
 
     /// The object of a record; `None` when the record is to be passed over.

@@ -216,6 +216,7 @@ pub(super) fn op_name(op: Op) -> &'static str {
         Op::Image => "IMAGE",
         Op::ImageData => "IMAGE_DATA",
         Op::ImageHole => "IMAGE_HOLE",
+        Op::ImageLater => "IMAGE_LATER",
         Op::ImageDir => "IMAGE_DIR",
         Op::ImageEntry => "IMAGE_ENTRY",
         Op::ScanBegin => "SCAN_BEGIN",

@@ -47,6 +47,8 @@ pub enum Entry {
     NeedMet { oid: Oid, from: u64, to: u64 },
     /// A comparison that began at `seq` has ended: what it did not find is over.
     NeedsBefore { seq: u64 },
+    /// Bytes were brought that are ahead of the records: whole again after record `seq`.
+    Settles { seq: u64 },
 }
 
 impl Entry {
@@ -65,6 +67,7 @@ impl Entry {
             Self::Need { .. } => 11,
             Self::NeedMet { .. } => 12,
             Self::NeedsBefore { .. } => 13,
+            Self::Settles { .. } => 14,
         }
     }
 
@@ -121,7 +124,7 @@ impl Entry {
                 put(&from.to_le_bytes());
                 put(&to.to_le_bytes());
             }
-            Self::NeedsBefore { seq } => put(&seq.to_le_bytes()),
+            Self::NeedsBefore { seq } | Self::Settles { seq } => put(&seq.to_le_bytes()),
         }
         let len = (at + 7) & !7;
         buf[at..len].fill(0);
@@ -176,6 +179,7 @@ impl Entry {
             },
             12 => Self::NeedMet { oid: c.oid().ok()?, from: c.u64().ok()?, to: c.u64().ok()? },
             13 => Self::NeedsBefore { seq: c.u64().ok()? },
+            14 => Self::Settles { seq: c.u64().ok()? },
             _ => return None,
         })
     }
@@ -315,6 +319,7 @@ mod tests {
             Entry::Need { seq: 8, oid, from: 65536, to: 131072 },
             Entry::NeedMet { oid, from: u64::MAX, to: u64::MAX },
             Entry::NeedsBefore { seq: 11 },
+            Entry::Settles { seq: 12 },
         ];
         let path = std::env::temp_dir().join(format!("map-log-{}", std::process::id()));
         let open = || {

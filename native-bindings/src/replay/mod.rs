@@ -20,6 +20,7 @@ mod descriptors;
 mod engine;
 pub(crate) mod error;
 mod facts;
+mod fill;
 mod handle;
 mod header;
 mod identity;
@@ -131,6 +132,7 @@ unsafe impl Send for Lent {}
 
 enum Order {
     Apply(Lent),
+    Fill(Lent),
     /// Computes codes for about this long.
     Codes(Duration),
     /// Fills `Lists`.
@@ -200,6 +202,11 @@ impl Replayer {
         self.ask(Order::Apply(Lent(frame.as_ptr(), frame.len())))
     }
 
+    /// Takes the body of a `fill` message; the same again changes nothing.
+    pub fn fill(&mut self, body: &[u8]) -> Result<Position, ReplayError> {
+        self.ask(Order::Fill(Lent(body.as_ptr(), body.len())))
+    }
+
     pub fn position(&self) -> Position {
         self.position
     }
@@ -235,6 +242,7 @@ impl Replayer {
     fn ask(&mut self, order: Order) -> Answer {
         let op = match order {
             Order::Apply(_) => "frame",
+            Order::Fill(_) => "fill",
             Order::Codes(_) => "codes",
             Order::Differences | Order::Needs => "compare",
             Order::Close { .. } => "close",
@@ -282,6 +290,13 @@ fn serve(
                     return;
                 }
             }
+            Order::Fill(Lent(at, len)) => {
+                // SAFETY: as above.
+                let body = unsafe { std::slice::from_raw_parts(at, len) };
+                if outbox.send(engine.bring(body)).is_err() {
+                    return;
+                }
+            }
             Order::Codes(most) => {
                 let more = engine.compute_codes(most);
                 let answer = more
@@ -298,8 +313,12 @@ fn serve(
                 }
             }
             Order::Needs => {
-                lists.lock().needs = engine.need_list();
-                if outbox.send(Ok(engine.position())).is_err() {
+                let answer = engine.wanted().map(|list| {
+                    lists.lock().needs = list;
+                    engine.position()
+                });
+                let fault = |f| ReplayError::of_fault(&f, 0, "needs", Vec::new());
+                if outbox.send(answer.map_err(fault)).is_err() {
                     return;
                 }
             }

@@ -26,6 +26,8 @@ pub struct Need {
 #[derive(Default)]
 pub struct Needs {
     of: HashMap<Oid, Need>,
+    /// The last record that a fill was ahead of.
+    settled_after: u64,
 }
 
 impl Needs {
@@ -36,6 +38,20 @@ impl Needs {
     /// Objects that lack something.
     pub fn len(&self) -> usize {
         self.of.len()
+    }
+
+    /// A fill tells what is true after record `seq`.
+    pub fn settles(&mut self, seq: u64) {
+        self.settled_after = seq.max(self.settled_after);
+    }
+
+    pub fn settled_after(&self) -> u64 {
+        self.settled_after
+    }
+
+    /// A fill has perhaps told already what record `seq` does.
+    pub fn foretold(&self, seq: u64) -> bool {
+        seq <= self.settled_after
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&Oid, &Need)> {
@@ -90,6 +106,8 @@ impl Engine {
     /// The target lacks this.
     pub(super) fn need(&mut self, oid: Oid, range: (u64, u64)) -> Done {
         let seq = self.seq;
+        // Whatever a fill has brought is not enough.
+        self.fills.missed(oid, range);
         self.state.log(&Entry::Need { seq, oid, from: range.0, to: range.1 })?;
         self.needs.add(oid, range, seq);
         Ok(())
@@ -109,9 +127,10 @@ impl Engine {
     pub fn need_list(&self) -> super::NeedList {
         let mut list = Vec::new();
         for (oid, need) in self.needs.iter() {
-            // The object's image goes along: it has the size.
-            list.push((*oid, OBJECT));
-            list.extend(need.ranges.iter().map(|range| (*oid, *range)));
+            if need.object {
+                list.push((*oid, OBJECT));
+            }
+            list.extend(self.fills.left(*oid, need).into_iter().map(|range| (*oid, range)));
             if list.len() >= NEEDS_MAX {
                 break;
             }

@@ -94,7 +94,7 @@ impl Engine {
     /// The target is not what its source was, until a baseline or a repair has ended.
     fn resyncing(&self) -> bool {
         let own = BASELINE_AWAITED | BASELINE_OWN;
-        self.state.header.scans() & own != 0 || !self.needs.is_empty()
+        self.state.header.scans() & own != 0 || self.lacking() > 0
     }
 
     pub(super) fn keeps(&self) -> bool {

@@ -299,6 +299,9 @@ impl State {
                 log.append(&Entry::Need { seq: need.seq, oid: *oid, from, to })?;
             }
         }
+        if memory.needs.settled_after() > 0 {
+            log.append(&Entry::Settles { seq: memory.needs.settled_after() })?;
+        }
         log.sync()?;
         let old = self.map.generation;
         self.map = MapEnd { generation: next, len: log.len() };
@@ -473,6 +476,7 @@ impl Memory {
             Entry::Need { seq, oid, from, to } => self.needs.add(oid, (from, to), seq),
             Entry::NeedMet { oid, from, to } => self.needs.met(oid, (from, to)),
             Entry::NeedsBefore { seq } => self.needs.forget_before(seq),
+            Entry::Settles { seq } => self.needs.settles(seq),
         }
     }
 }

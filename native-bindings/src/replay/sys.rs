@@ -188,6 +188,14 @@ pub fn pwrite_all(fd: RawFd, mut bytes: &[u8], mut offset: u64) -> Done {
     Ok(())
 }
 
+/// Begins to write the range to the disk, so that a later sync has less to wait for.
+pub fn write_soon(fd: RawFd, offset: u64, len: u64) {
+    // SAFETY: no pointers; that it fails is no loss.
+    unsafe {
+        libc::sync_file_range(fd, offset as i64, len as i64, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
 pub fn ftruncate(fd: RawFd, size: u64) -> Done {
     let size = i64::try_from(size).map_err(|_| Fault::Corrupt("a size beyond any file"))?;
     // SAFETY: no pointers.

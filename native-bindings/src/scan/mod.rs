@@ -6,6 +6,7 @@
 mod absent;
 mod code;
 mod count;
+mod fill;
 mod image;
 mod intents;
 mod outside;
@@ -13,10 +14,11 @@ mod walk;
 
 pub use absent::Absent;
 pub use code::Pace;
+pub use fill::{read_fill, Fills};
 pub use image::list;
 pub use intents::recover_intents;
 pub use outside::recapture_paths;
-pub use walk::{start_scan, ScanOptions};
+pub use walk::{start_scan, ScanData, ScanOptions};
 
 use crate::interceptor::errno::{Errno, Res};
 use crate::interceptor::handle::FileHandle;
@@ -61,6 +63,8 @@ pub struct ScanState {
     /// Directories that something was moved or linked into meanwhile, perhaps from where the walk
     /// has not been: what a reader passed over, the walk has to show again.
     pub entered: Mutex<HashMap<Oid, FileHandle>>,
+    /// Files whose data is brought to replicas as they ask for it.
+    pub fills: Fills,
     /// Directories in which others have changed something since it was last quiet.
     pub foreign: Mutex<HashMap<Oid, FileHandle>>,
 }

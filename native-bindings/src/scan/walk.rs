@@ -8,6 +8,7 @@
 
 use super::code::{code_data, Pace};
 use super::count::start_count;
+use super::fill::image_later;
 use super::image::{bracket, image_data, image_dir, image_meta, image_object, list, Entry};
 use super::{ScanState, KIND_BASELINE, KIND_REPAIR, KIND_VERIFY};
 use crate::interceptor::attr::{ctime_ns, stat_fd};
@@ -19,6 +20,17 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+/// What a scan writes down of the data of regular files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanData {
+    /// All of it.
+    Whole,
+    /// Codes instead: for a tree that was the volume's before.
+    Codes,
+    /// Nothing of large files, of which the reader is brought the data as it asks for it.
+    Later,
+}
+
 /// What a scan looks at.
 pub struct ScanOptions {
     /// KIND_RECAPTURE, KIND_BASELINE, KIND_VERIFY or KIND_REPAIR.
@@ -27,8 +39,7 @@ pub struct ScanOptions {
     pub changed_since_ns: u64,
     /// These in any case, and of their data these ranges; all of it where none is named.
     pub objects: HashMap<Oid, Vec<(u64, u64)>>,
-    /// A baseline for a tree that was the volume's before: codes instead of data.
-    pub codes: bool,
+    pub data: ScanData,
     /// Most bytes read in a second; 0: no limit.
     pub bytes_per_s: u64,
 }
@@ -163,14 +174,21 @@ impl<'a> Walk<'a> {
                     .filter(|_| regular)
                     .try_for_each(|(from, to)| image_data(v, w, inode, *from, *to))
             }
-            None if kind == KIND_VERIFY || self.options.codes => {
+            None if kind == KIND_VERIFY || self.options.data == ScanData::Codes => {
                 self.metadata(w, inode)?;
                 match inode.is_regular() {
                     true => {
-                        code_data(v, w, inode, self.flags(), self.options.codes, &mut self.pace)
+                        let known = kind != KIND_VERIFY;
+                        if known {
+                            v.scan.fills.note(inode);
+                        }
+                        code_data(v, w, inode, self.flags(), known, &mut self.pace)
                     }
                     false => Ok(()),
                 }
+            }
+            None if self.options.data == ScanData::Later && inode.is_regular() => {
+                image_later(v, w, inode)
             }
             None => image_object(v, w, inode, Some((0, u64::MAX))),
         }

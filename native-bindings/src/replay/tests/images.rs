@@ -26,7 +26,7 @@ fn place_of(source: &Source, dir: &fs::File) -> Option<PathBuf> {
 }
 
 /// Scans the whole tree; between two objects the chaos makes `busy` operations.
-fn scan(chaos: &mut Chaos, busy: usize, rng: &mut ChaCha8Rng) {
+pub fn scan(chaos: &mut Chaos, busy: usize, rng: &mut ChaCha8Rng) {
     chaos.source.bracket(Op::ScanBegin, BASELINE);
     chaos.scanning = true;
     let root = PathBuf::new();
@@ -146,7 +146,7 @@ fn damage(world: &World, seed: u64) {
     }
 }
 
-fn settled(chaos: &mut Chaos, ops: usize) {
+pub fn settled(chaos: &mut Chaos, ops: usize) {
     for _ in 0..ops {
         chaos.step();
     }

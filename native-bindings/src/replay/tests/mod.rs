@@ -3,6 +3,7 @@
 
 pub mod crash;
 mod faults;
+mod fills;
 mod history;
 mod images;
 mod journal;

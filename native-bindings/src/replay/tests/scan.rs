@@ -100,7 +100,12 @@ impl Source {
                 e.name(name).u32(value.len() as u32).raw(value);
             }
         });
-        if kind == libc::S_IFREG {
+        if kind == libc::S_IFREG && self.later {
+            let head = Head { op: Op::ImageLater, ..head };
+            self.journal.add(head, |e| {
+                e.u64(0).u64(st.st_size as u64);
+            });
+        } else if kind == libc::S_IFREG {
             self.image_data(&path, head, st.st_size as u64);
         }
     }

@@ -29,6 +29,8 @@ pub struct Source {
     pub journal: Journal,
     pub identity: Identity,
     bound: HashSet<Oid>,
+    /// Images leave out the data of files.
+    pub later: bool,
 }
 
 pub fn oid_of(handle: &Handle, ino: u64) -> Oid {
@@ -52,6 +54,7 @@ impl Source {
             journal: Journal::default(),
             identity: Identity::of_this_thread().unwrap(),
             bound: HashSet::new(),
+            later: false,
         }
     }
 

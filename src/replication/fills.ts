@@ -1,0 +1,93 @@
+/**
+ * What a replica asks for and the journal does not have: read where it lies, and sent past the journal.
+ *
+ * Invariant: nothing is sent between the reading of a fill and its sending. So all that a replica has when
+ * it comes was captured before it was read, and what was captured later comes after it.
+ */
+import { SHIP_BUFFER_BYTES } from '../lib/limits.js'
+import type { Channel } from './channel.js'
+import { sendMemory } from './frame-memory.js'
+
+/** Of a fill's body, in front of the bytes. docs/PROTOCOL.md. */
+export const FILL_HEAD_BYTES = 64
+const LENGTH_AT = 24
+const KIND_AT = 52
+const DATA = 0
+/** Bytes of a file that one fill has at most, and that are sent before frames have their turn. */
+const FILL_BYTES_MAX = 2 ** 20
+const TURN_BYTES = 4 * FILL_BYTES_MAX
+/** Words of a range: ino, gen, from, to. */
+export const RANGE_WORDS = 4
+
+/** What fills need of the volume. */
+export interface FilledVolume {
+  /** Whether the data of an object (ino, gen) can be read for fills. */
+  canFill(object: BigUint64Array): boolean
+  /** Reads the beginning of a range (ino, gen, from, to) as the body of a fill; gives its length. */
+  readFill(range: BigUint64Array, into: Buffer): Promise<number>
+}
+
+export class Fills {
+  readonly #volume: FilledVolume
+  #ranges: BigUint64Array = new BigUint64Array()
+  #at = 0
+  /** Bytes of files that were sent since `begin`. */
+  #bytes = 0
+
+  constructor(volume: FilledVolume) {
+    this.#volume = volume
+  }
+
+  get isEmpty(): boolean {
+    return this.#at >= this.#ranges.length
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Something else is lacking from now on. */
+  begin(): void {
+    this.#bytes = 0
+    this.forget()
+  }
+
+  /** These ranges are next. */
+  want(ranges: BigUint64Array): void {
+    this.#ranges = ranges
+    this.#at = 0
+  }
+
+  /** They are not wanted any more: the connection is another one. */
+  forget(): void {
+    this.want(new BigUint64Array())
+  }
+
+  /** Sends some of it; gives how much, in bytes. */
+  async send(channel: Channel): Promise<number> {
+    let sent = 0
+    while (!this.isEmpty && sent < TURN_BYTES && channel.isOpen) {
+      const range = this.#ranges.subarray(this.#at, this.#at + RANGE_WORDS)
+      const bytes = await this.#sendOne(channel, range)
+      sent += bytes
+      if (channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.drained()
+    }
+    return sent
+  }
+
+  async #sendOne(channel: Channel, range: BigUint64Array): Promise<number> {
+    const [, , from = 0n, to = 0n] = range
+    const room = Math.min(Number(to - from), FILL_BYTES_MAX)
+    const memory = sendMemory.take(FILL_HEAD_BYTES + room)
+    const length = await this.#volume.readFill(range, memory)
+    const body = memory.subarray(0, length)
+    const covered = body.readBigUInt64LE(LENGTH_AT)
+    if (body.readUInt32LE(KIND_AT) === DATA) this.#bytes += length - FILL_HEAD_BYTES
+    channel.send({ type: 'fill' }, body)
+    sendMemory.give(memory.buffer)
+    // The list is ours: what is left of a range takes its place.
+    range[2] = from + covered
+    if (from + covered >= to || covered === 0n) this.#at += RANGE_WORDS
+    return length
+  }
+}
