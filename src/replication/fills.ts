@@ -16,6 +16,8 @@ const DATA = 0
 /** Bytes of a file that one fill has at most, and that are sent before frames have their turn. */
 const FILL_BYTES_MAX = 2 ** 20
 const TURN_BYTES = 4 * FILL_BYTES_MAX
+/** Both, where the rate is limited. */
+const LIMITED_BYTES = 64 * 2 ** 10
 /** Words of a range: ino, gen, from, to. */
 export const RANGE_WORDS = 4
 
@@ -63,21 +65,21 @@ export class Fills {
     this.want(new BigUint64Array())
   }
 
-  /** Sends some of it; gives how much, in bytes. */
-  async send(channel: Channel): Promise<number> {
+  /** Sends some of it, little of it when the rate is limited; gives how much, in bytes. */
+  async send(channel: Channel, { limited }: { limited: boolean }): Promise<number> {
+    const most = limited ? LIMITED_BYTES : TURN_BYTES
     let sent = 0
-    while (!this.isEmpty && sent < TURN_BYTES && channel.isOpen) {
+    while (!this.isEmpty && sent < most && channel.isOpen) {
       const range = this.#ranges.subarray(this.#at, this.#at + RANGE_WORDS)
-      const bytes = await this.#sendOne(channel, range)
-      sent += bytes
+      sent += await this.#sendOne(channel, range, Math.min(most, FILL_BYTES_MAX))
       if (channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.drained()
     }
     return sent
   }
 
-  async #sendOne(channel: Channel, range: BigUint64Array): Promise<number> {
+  async #sendOne(channel: Channel, range: BigUint64Array, most: number): Promise<number> {
     const [, , from = 0n, to = 0n] = range
-    const room = Math.min(Number(to - from), FILL_BYTES_MAX)
+    const room = Math.min(Number(to - from), most)
     const memory = sendMemory.take(FILL_HEAD_BYTES + room)
     const length = await this.#volume.readFill(range, memory)
     const body = memory.subarray(0, length)

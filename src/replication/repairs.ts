@@ -131,11 +131,11 @@ export class Repairs {
     }
   }
 
-  /** Sends some of what is to be filled; false when there is nothing, or it cannot be taken now. */
-  async fill(channel: Channel): Promise<number> {
+  /** Sends some of what is to be filled; 0 when there is nothing, or it cannot be taken now. */
+  async fill(channel: Channel, options: { limited: boolean }): Promise<number> {
     const stuck = this.#sender.failure !== null
     if (stuck) this.#filled = undefined
-    return stuck || this.#state.kind !== 'filling' ? 0 : await this.#fills.send(channel)
+    return stuck || this.#state.kind !== 'filling' ? 0 : await this.#fills.send(channel, options)
   }
 
   async #told(words: BigUint64Array): Promise<void> {

@@ -410,7 +410,7 @@ export class Shipper {
   /** Sends what the replica lacks past the journal; false when there is nothing to. */
   async #fill(channel: Channel): Promise<boolean> {
     if (this.#options.volume.frozen() || (this.#rate?.pauseMs ?? 0) > 0) return false
-    const bytes = await this.#repairs.fill(channel)
+    const bytes = await this.#repairs.fill(channel, { limited: this.#rate !== undefined })
     if (bytes === 0) return false
     this.#rate?.spend(bytes)
     this.#options.onChange(this.state)

@@ -256,7 +256,7 @@ impl Engine {
         self.before_losing_name(r.oid, links == 0)?;
         let dir = self.fd(parent, Access::Any)?;
         if self.lenient() {
-            self.unlink_fact(r.oid, parent, &name, is_dir)?;
+            self.unlink_fact((r.oid, links), parent, &name, is_dir)?;
         } else {
             sys::unlinkat(dir, &name, is_dir)?;
         }

@@ -354,13 +354,24 @@ impl Engine {
         self.put(obj, parent, name)
     }
 
-    pub(super) fn unlink_fact(&mut self, oid: Oid, parent: Obj, name: &Name, dir: bool) -> Done {
+    /// `links`: the names that the object has left at the source.
+    pub(super) fn unlink_fact(
+        &mut self,
+        (oid, links): (Oid, u32),
+        parent: Obj,
+        name: &Name,
+        dir: bool,
+    ) -> Done {
         let at = self.fd(parent, Access::Any)?;
         let Some(found) = look_up(at, name)? else {
             return Ok(());
         };
         let owner = self.objects.find_handle(&found.handle);
         if self.is_this(oid, &Some(found)) {
+            if links > 0 && found.links == 1 {
+                // Its other names have not been met here yet: they will claim it.
+                return self.displace(parent, name, &found);
+            }
             if let Some(obj) = owner {
                 self.hollow_unname(obj, parent, name)?;
             }

@@ -94,10 +94,11 @@ impl Engine {
         }
         if head.kind != FillKind::Gone {
             self.fds.next_turn();
-            match self.write_fill(obj, head, bytes) {
-                Err(f) if f.is(libc::EPERM) => {
-                    self.unsealed(&[obj], |engine| engine.write_fill(obj, head, bytes))?
-                }
+            // Writing removes it; an attempt may write before it is refused.
+            let privilege = self.get_xattr(obj, &Name::attribute(CAPABILITY)?)?;
+            let write = |engine: &mut Self| engine.write_fill(obj, head, bytes, &privilege);
+            match write(self) {
+                Err(f) if f.is(libc::EPERM) => self.unsealed(&[obj], write)?,
                 r => r?,
             }
         }
@@ -108,7 +109,13 @@ impl Engine {
     }
 
     /// The bytes, as far as the file goes here: what lies behind is told by records.
-    fn write_fill(&mut self, obj: Obj, head: &FillHead, bytes: &[u8]) -> Done {
+    fn write_fill(
+        &mut self,
+        obj: Obj,
+        head: &FillHead,
+        bytes: &[u8],
+        privilege: &Option<Vec<u8>>,
+    ) -> Done {
         self.before_change(obj)?;
         let oid = self.objects.get(obj).oid;
         let fd = self.fd(obj, Access::Write)?;
@@ -119,8 +126,6 @@ impl Engine {
             return Ok(());
         }
         self.stale_codes(oid, head.offset, head.offset + len);
-        let capability = Name::attribute(CAPABILITY)?;
-        let privilege = self.get_xattr(obj, &capability)?;
         match head.kind {
             FillKind::Data => {
                 sys::pwrite_all(fd, &bytes[..len as usize], head.offset)?;
@@ -129,8 +134,7 @@ impl Engine {
             _ => self.punch(fd, head.offset, len)?,
         }
         if let Some(value) = privilege {
-            // Writing has removed it.
-            self.set_xattr(obj, &capability, &value)?;
+            self.set_xattr(obj, &Name::attribute(CAPABILITY)?, value)?;
         }
         self.touch_stamp(obj, head.mtime)?;
         self.flush_time(obj)

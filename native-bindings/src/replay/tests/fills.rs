@@ -112,7 +112,10 @@ fn fills_between_changes_make_the_tree_of_the_source() {
             let new = frames.iter().skip_while(|f| last_seq(f) <= applied as u64);
             let new: Vec<_> = new.take(most).collect();
             for frame in new {
-                let position = replayer.apply_frame(frame).unwrap_or_else(|e| panic!("{e}"));
+                let position = replayer.apply_frame(frame).unwrap_or_else(|e| {
+                    super::source::explain(&frames, e.seq);
+                    panic!("{e}")
+                });
                 applied = position.applied_seq as usize;
             }
             let told = replayer.needs().unwrap();
