@@ -11,7 +11,7 @@ import type { Logger } from '../lib/log.js'
 import type { AckPolicy, AckReport } from '../lib/native.js'
 import { unprintable } from '../lib/printable.js'
 import type { Ack, Acknowledge, AckPath, SyncAck } from '../replication/ack-options.js'
-import type { ShipperState } from '../replication/ship-state.js'
+import { isResyncing, type ShipperState } from '../replication/ship-state.js'
 
 /** Bits of AckPolicy.points. */
 const Point = { fsync: 1, rename: 2, close: 4, 'every-op': 8 } as const
@@ -248,10 +248,4 @@ function ackOf({ ack, ackPaths }: AckOptions, path: string): Ack {
 /** Classes that these rules would make; the data plane has a limit. */
 export function countClasses(targets: ReadonlyMap<string, AckOptions>): number {
   return classes(targets, armsOf(targets)).length
-}
-
-/** Its baseline is not all there; what a comparison has found is another matter. */
-function isResyncing({ baseline, needs, verdict }: ShipperState): boolean {
-  const found = (verdict.verified?.differences ?? 0) > 0
-  return baseline || (needs > 0 && !found)
 }

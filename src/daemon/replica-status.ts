@@ -2,7 +2,7 @@
 
 import type { Acknowledge } from '../replication/ack-options.js'
 import { type CopyState, needsBaseline } from '../replication/copy-state.js'
-import type { ShipperState } from '../replication/ship-state.js'
+import { isResyncing, type ShipperState } from '../replication/ship-state.js'
 import type { BaselineStatus } from './baseline-progress.js'
 import type { CapturedView } from './captured.js'
 import type { ReplicaOptions, StoredReplica } from './replica-options.js'
@@ -101,7 +101,7 @@ export function statusOf(replica: {
       seconds: notApplied.seconds,
     },
     baseline: replica.baseline,
-    whole: !state.baseline,
+    whole: !isResyncing(state),
     waitedFor,
     slowing,
     bytesSent: state.bytesSent,

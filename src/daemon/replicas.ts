@@ -8,7 +8,7 @@ import { ACK_CLASSES_MAX, LAG_LOOK_MS } from '../lib/limits.js'
 import type { Acknowledge } from '../replication/ack-options.js'
 import { hostIdentity } from '../replication/identity.js'
 import { Peers } from '../replication/peers.js'
-import type { ShipperState } from '../replication/ship-state.js'
+import { isResyncing, type ShipperState } from '../replication/ship-state.js'
 import { Shipper } from '../replication/shipper.js'
 import { Transports } from '../replication/transport.js'
 import { Acks, countClasses } from './acks.js'
@@ -233,8 +233,8 @@ export class Replicas {
   }): Promise<void> {
     const { peer, seq, waitMs } = options
     const targets = this.#choose(peer, 'replica.wait')
-    const lacks = ({ baseline, needs }: ShipperState) =>
-      baseline || (options.for === 'applied' && needs > 0)
+    const lacks = (state: ShipperState) =>
+      isResyncing(state) || (options.for === 'applied' && state.needs > 0)
     const behind = () =>
       targets.filter(({ state }) => state[options.for] < seq || lacks(state)).map(nameOf)
     const end = Date.now() + waitMs

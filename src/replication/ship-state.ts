@@ -50,3 +50,10 @@ export interface ShipperOptions {
   onChange(state: ShipperState): void
   log: Logger
 }
+
+/** Its baseline is not all there; what a comparison has found is another matter. */
+export function isResyncing(state: Pick<ShipperState, 'baseline' | 'needs' | 'verdict'>): boolean {
+  const { baseline, needs, verdict } = state
+  const found = (verdict.verified?.differences ?? 0) > 0
+  return baseline || (needs > 0 && !found)
+}
