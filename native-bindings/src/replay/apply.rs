@@ -62,8 +62,13 @@ impl Engine {
         check_records(&frame)?;
         self.enter_frame(&frame)?;
         let mut applied = (0u64, 0u64);
-        for view in frame.records() {
+        let mut views = frame.records().peekable();
+        while let Some(view) = views.next() {
             let view = view.map_err(|e| ReplayError::of_decode(&e))?;
+            self.written_next = match views.peek() {
+                Some(Ok(next)) if next.op() == Op::ImageData => written_by(next),
+                _ => (Oid::NONE, 0),
+            };
             applied.0 += 1;
             applied.1 += view.bytes().len() as u64;
             let record = Record::read(view)
@@ -330,6 +335,14 @@ impl Engine {
             self.start_checkpoint()?;
         }
         Ok(())
+    }
+}
+
+/// Whose data an IMAGE_DATA record writes, and up to where.
+fn written_by(view: &RecordView) -> (Oid, u64) {
+    match view.decode() {
+        Ok(Fields::ImageData { offset }) => (view.oid(), offset + view.payload().len() as u64),
+        _ => (Oid::NONE, 0),
     }
 }
 

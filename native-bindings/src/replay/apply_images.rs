@@ -12,6 +12,7 @@ use super::engine::{Access, Engine};
 use super::error::{Done, Fault};
 use super::facts::look_up;
 use super::handle::Handle;
+use super::limits::DESCRIPTORS_MAX;
 use super::map_log::Entry;
 use super::needs::OBJECT;
 use super::objects::{Obj, HOLLOW, IMAGE_CAPS};
@@ -57,7 +58,8 @@ impl Engine {
             }
         }
         let st = sys::fstat(fd)?;
-        if kind == libc::S_IFREG && st.st_size as u64 != size {
+        let written_next = st.st_size == 0 && self.written_next == (r.oid, size);
+        if kind == libc::S_IFREG && st.st_size as u64 != size && !written_next {
             self.before_change(obj)?;
             let (from, to) = (size.min(st.st_size as u64), size.max(st.st_size as u64));
             self.stale_codes(r.oid, from, to);
@@ -214,6 +216,7 @@ impl Engine {
         }
         let mut present = self.names_within(dir, range, after, up_to)?;
         let mut list = ImageDir::parse(r.view.payload())?;
+        self.fds_to_come = DESCRIPTORS_MAX / 2;
         while let Some((oid, mode, name)) = list.next_entry()? {
             self.fds.next_turn();
             let there = present.remove(name);
@@ -224,6 +227,7 @@ impl Engine {
                 self.place_new(oid, mode, dir, &name)?;
             }
         }
+        self.fds_to_come = 0;
         for name in present {
             self.fds.next_turn();
             self.take_away(dir, &Name::component(&name)?)?;

@@ -68,6 +68,10 @@ pub(super) struct Engine {
     /// The record being applied.
     pub seq: u64,
     pub unsealed_count: usize,
+    /// So many of the files made by the image of a directory keep their descriptors.
+    pub fds_to_come: usize,
+    /// The next record of the frame writes this object's data up to here.
+    pub written_next: (Oid, u64),
     pub watched: Watched,
     /// Records passed over because their object is not known in a repair.
     pub skipped: u64,
@@ -106,6 +110,8 @@ impl Engine {
             in_doubt,
             seq: 0,
             unsealed_count: 0,
+            fds_to_come: 0,
+            written_next: (Oid::NONE, 0),
             watched: Watched::default(),
             skipped: 0,
             last_checkpoint: Instant::now(),

@@ -219,12 +219,22 @@ impl Engine {
         self.past_of_entry(parent, name, true)?;
         let dir = self.fd(parent, Access::Any)?;
         self.identity.become_caller(0, 0, 0)?;
-        let kind = mode & libc::S_IFMT;
+        let (kind, bits) = (mode & libc::S_IFMT, mode & 0o777);
         match kind {
             libc::S_IFDIR => sys::mkdirat(dir, name, 0o700)?,
             libc::S_IFLNK => sys::symlinkat(c"?", dir, name)?,
+            libc::S_IFREG if self.fds_to_come > 0 => {
+                // Its image is among the next: it finds the descriptor.
+                self.fds_to_come -= 1;
+                let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOATIME;
+                let fd = sys::openat(dir, name.c(), flags, bits)?;
+                let handle = Handle::of_fd(fd.as_raw_fd())?;
+                let obj = self.take_for(oid, handle, kind, parent, name)?;
+                self.keep_fd(obj, fd, true)?;
+                return Ok(obj);
+            }
             libc::S_IFREG | libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
-                sys::mknodat(dir, name, kind | 0o600, 0)?;
+                sys::mknodat(dir, name, kind | bits, 0)?;
             }
             _ => return Err(Fault::Corrupt("an object without a type")),
         }

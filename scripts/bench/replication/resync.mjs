@@ -7,7 +7,7 @@ import { randomFillSync } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import path from 'node:path'
-import { sleep } from '../proc.mjs'
+import { run, sleep } from '../proc.mjs'
 import { mountVolume, serveReplicas, waitApplied } from './hosts.mjs'
 
 const MIB = 2 ** 20
@@ -104,6 +104,8 @@ const resyncRow = {
     for (let round = 1; round <= rounds; round += 1) {
       change(volume.tree, { mib, round })
       await waitApplied(primary)
+      // Neither waits for what was written before.
+      for (const { root } of [primary, replica]) await run('sync', ['-f', root])
       const { resyncs } = await replicaOf(primary)
       seen.holdfast.push(
         await timed(primary, async () => {
