@@ -40,6 +40,8 @@ export class Sender {
   #acknowledged = 0n
   /** seq of the reset that was sent on this connection. */
   #since: number | null = null
+  /** The welcome of this connection was taken. */
+  #met = true
 
   constructor({ window }: { window: number }) {
     this.#window = window
@@ -73,10 +75,19 @@ export class Sender {
   }
 
   /**
+   * Another connection begins. What is acknowledged on it before its welcome was taken counts for nothing:
+   * the replica says it again when it hears how it goes on.
+   */
+  begin(): void {
+    this.#met = false
+  }
+
+  /**
    * The replica's answer to `hello`. `chainAt` gives the chain value of the journal at the end of
    * the frame of that seq, undefined where the journal has no such place.
    */
   welcome(message: HeaderOf<'welcome'>, chainAt: (seq: bigint) => Buffer | undefined): Plan {
+    this.#met = true
     this.#underWay = []
     this.#underWayBytes = 0
     this.#since = null
@@ -142,6 +153,7 @@ export class Sender {
 
   /** PROTOCOL: the replica claims what it cannot have. */
   ack(message: HeaderOf<'ack'>): void {
+    if (!this.#met) return
     // Said before it had heard of the reset: about a log and a tree that are no more.
     if (message.since !== this.#since) return
     const logged = BigInt(message.logged)

@@ -67,6 +67,8 @@ export class Session {
   #since: number | null = null
   #said = ''
   #speaking = false
+  /** The primary has said how it goes on. */
+  #met = false
   /** Frames come: the place that was welcomed was gone on from. */
   #flowing = false
   #asked = false
@@ -158,7 +160,9 @@ export class Session {
         return
       case 'advance':
         replica.advance(header)
-        // The first one says that the primary goes on from here: it hears how the tree is.
+        // The first one says that the primary goes on from here: it hears how the tree is, again.
+        if (!this.#met) this.#said = ''
+        this.#met = true
         this.#news()
         return
       case 'want':

@@ -221,6 +221,7 @@ export class Shipper {
     this.#channel = channel
     this.#connections += 1
     try {
+      this.#sender.begin()
       this.#hello(channel)
       const welcome = await this.#next(inbox, () => closed)
       await this.#begin(channel, welcome)
