@@ -38,13 +38,23 @@ export class BaselineProgress {
     this.#start = start
   }
 
-  /** `captured` and `applied` in bytes, as `start`; `now` in ms. */
-  update(news: { scan: ScanWork; captured: number; applied: number; now: number }): BaselineStatus {
-    const { scan, captured, applied, now } = news
+  /**
+   * `captured` and `applied` in bytes, as `start`; `now` in ms. `filled`: bytes that came past the journal,
+   * after the scan; null before its end.
+   */
+  update(news: {
+    scan: ScanWork
+    captured: number
+    applied: number
+    filled?: number | null
+    now: number
+  }): BaselineStatus {
+    const { scan, captured, applied, filled = null, now } = news
     const since = captured - this.#start
-    const part = since > 0 ? Math.min(1, Math.max(0, applied - this.#start) / since) : 0
+    const scanned = since > 0 ? Math.min(1, Math.max(0, applied - this.#start) / since) : 0
+    const part = filled === null ? scanned : 1
     const objects = Math.floor(scan.objects * part)
-    const bytes = Math.floor(scan.bytes * part)
+    const bytes = Math.floor(scan.bytes * part) + (filled ?? 0)
     const done = bytes + objects * OBJECT_BYTES
     const { total } = scan
     const all = total === null ? 0 : total.bytes + total.objects * OBJECT_BYTES

@@ -140,9 +140,8 @@ export class Replicas {
     const total = captured.bytes()
     const applied = total - captured.behind(state.applied).bytes
     target.progress ??= new BaselineProgress(applied)
-    const work = captured.scan()
-    const scan = { ...work, bytes: work.bytes + (filled ?? 0) }
-    return target.progress.update({ scan, captured: total, applied, now: Date.now() })
+    const scan = captured.scan()
+    return target.progress.update({ scan, captured: total, applied, filled, now: Date.now() })
   }
 
   /** Adds a replica, or changes what is named of its options. PEER_NOT_FOUND, USAGE. */

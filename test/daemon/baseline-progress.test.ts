@@ -51,3 +51,14 @@ t.test('baseline: live changes meanwhile do not make it go back for ever', async
   const on = progress.update({ scan, captured: 200 * MIB, applied: 200 * MIB, now: 2_000 })
   t.equal(on.bytesPerSecond, 50 * MIB)
 })
+
+t.test('baseline: what comes past the journal counts when the scan is over', async (t) => {
+  const progress = new BaselineProgress(5000)
+  const scan = { objects: 10, bytes: MIB, total: { objects: 10, bytes: 101 * MIB } }
+  const news = { scan, captured: 5000, applied: 5000 }
+  t.match(progress.update({ ...news, now: 0 }), { objects: 0, bytes: 0 })
+  t.match(progress.update({ ...news, filled: 50 * MIB, now: 1_000 }), {
+    objects: 10,
+    bytes: 51 * MIB,
+  })
+})

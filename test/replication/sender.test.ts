@@ -44,18 +44,24 @@ t.test('sender: goes on where the replica is, if that is a place of the journal'
   t.ok(sender.baseline)
 })
 
-t.test('sender: what is acknowledged before the welcome was taken counts for nothing', async (t) => {
-  const sender = new Sender({ window: 100 })
-  sender.begin()
-  sender.ack(ack(50, 40))
-  sender.ack(ack(99, 99))
-  t.same(sender.positions, { sent: 0n, logged: 0n, applied: 0n })
-  sender.welcome(welcome({ seq: 50, chain: CHAIN.toString('hex') }), chainAt)
-  t.same(sender.positions, { sent: 50n, logged: 50n, applied: 40n })
-  sender.ack(ack(50, 50))
-  t.same(sender.positions, { sent: 50n, logged: 50n, applied: 50n })
-  t.equal(codeOf(() => sender.ack(ack(99, 50))), 'PROTOCOL')
-})
+t.test(
+  'sender: what is acknowledged before the welcome was taken counts for nothing',
+  async (t) => {
+    const sender = new Sender({ window: 100 })
+    sender.begin()
+    sender.ack(ack(50, 40))
+    sender.ack(ack(99, 99))
+    t.same(sender.positions, { sent: 0n, logged: 0n, applied: 0n })
+    sender.welcome(welcome({ seq: 50, chain: CHAIN.toString('hex') }), chainAt)
+    t.same(sender.positions, { sent: 50n, logged: 50n, applied: 40n })
+    sender.ack(ack(50, 50))
+    t.same(sender.positions, { sent: 50n, logged: 50n, applied: 50n })
+    t.equal(
+      codeOf(() => sender.ack(ack(99, 50))),
+      'PROTOCOL',
+    )
+  },
+)
 
 t.test('sender: at most a window is under way', async (t) => {
   const sender = new Sender({ window: 100 })

@@ -309,8 +309,9 @@ impl Engine {
     }
 
     /// Reads a segment and keeps its code.
-    fn compute(&mut self, oid: Oid, fd: i32, segment: u64) -> Done<Code> {
-        let begun = self.codes.as_ref().map(|s| s.begin(oid, segment));
+    fn compute(&mut self, obj: Obj, fd: i32, segment: u64) -> Done<Code> {
+        let key = self.code_key(obj);
+        let begun = self.codes.as_ref().map(|s| s.begin(key, segment));
         let code = self.code_of(fd, segment)?;
         if let (Some(store), Some(begun)) = (&self.codes, begun) {
             store.complete(begun, code);
@@ -336,9 +337,9 @@ impl Engine {
         let fd = self.fd(obj, Access::Any)?;
         for (segment, code) in range.zip(codes) {
             let known = self.codes.as_ref().filter(|_| !comparing);
-            let own = match known.and_then(|s| s.get(r.oid, segment)) {
+            let own = match known.and_then(|s| s.get(self.code_key(obj), segment)) {
                 Some(code) => code,
-                None => self.compute(r.oid, fd, segment)?,
+                None => self.compute(obj, fd, segment)?,
             };
             if own.bytes() != code {
                 let at = segment * SEGMENT_BYTES;
@@ -354,9 +355,16 @@ impl Engine {
 
     /// Bytes of the object are about to change.
     pub(super) fn stale_codes(&self, oid: Oid, from: u64, to: u64) {
-        if let Some(codes) = &self.codes {
-            codes.invalidate(oid, from, to);
+        if let (Some(codes), Some(obj)) = (&self.codes, self.objects.find(oid)) {
+            codes.invalidate(self.code_key(obj), from, to);
         }
+    }
+
+    /// What the codes of a file are kept under: the file of the target itself. What is made anew for the
+    /// same object of the source, after a reset that goes back, has none of the old one's.
+    fn code_key(&self, obj: Obj) -> Oid {
+        let handle = &self.objects.get(obj).handle;
+        Oid { ino: handle.hash(), gen: handle.front() }
     }
 
     /// Computes codes that are missing, for about this long; false when none is.
@@ -382,7 +390,7 @@ impl Engine {
                 }
                 Some(object) if object.is_regular() => {
                     self.fds.next_turn();
-                    match self.codes_of_object(at, object.oid, end) {
+                    match self.codes_of_object(at, end) {
                         // Gone, or not to be opened now.
                         Ok(true) | Err(Fault::Stale) | Err(Fault::Sys { .. }) => {}
                         Ok(false) => continue,
@@ -398,13 +406,15 @@ impl Engine {
     }
 
     /// Goes on with one file; true when it has all its codes.
-    fn codes_of_object(&mut self, at: usize, oid: Oid, end: Instant) -> Done<bool> {
-        let fd = self.fd(Obj(at as u32), Access::Any)?;
+    fn codes_of_object(&mut self, at: usize, end: Instant) -> Done<bool> {
+        let obj = Obj(at as u32);
+        let fd = self.fd(obj, Access::Any)?;
+        let key = self.code_key(obj);
         let size = sys::fstat(fd)?.st_size as u64;
         let first = self.comparison.sweep.segment;
         for segment in first..segments(0, size).end {
-            if self.codes.as_ref().is_some_and(|s| s.get(oid, segment).is_none()) {
-                self.compute(oid, fd, segment)?;
+            if self.codes.as_ref().is_some_and(|s| s.get(key, segment).is_none()) {
+                self.compute(obj, fd, segment)?;
                 if Instant::now() >= end {
                     self.comparison.sweep.segment = segment + 1;
                     return Ok(false);

@@ -34,6 +34,13 @@ impl Handle {
         &self.bytes[..self.len as usize]
     }
 
+    /// Its first bytes.
+    pub fn front(&self) -> u64 {
+        let mut word = [0; 8];
+        word.copy_from_slice(&self.bytes[..8]);
+        u64::from_le_bytes(word)
+    }
+
     pub fn hash(&self) -> u64 {
         let mut h = self.len as u64;
         for part in self.bytes.chunks_exact(8) {
