@@ -38,6 +38,8 @@ function pump(
   from.on('data', (piece: Buffer) => {
     const pieces = change(piece)
     if (pieces === 'end') {
+      // What the stream has read already would come all the same.
+      from.removeAllListeners('data')
       from.destroy()
       to.destroy()
       return
