@@ -2,7 +2,8 @@
 //! the replay of it.
 //!
 //! The data's way: `transport` (requests of the kernel) → `interceptor` (dummy functions) →
-//! `capture` (ring, gate) → `record` (frames) → JavaScript journals them → `replay`.
+//! `capture` (ring, gate) → `record` (frames) → JavaScript journals them → `replay`. Between two hosts
+//! frames go over a `link`.
 //! `binding` is the only part that knows JavaScript.
 
 // Its functions are called by JavaScript only, which unit tests do not have.
@@ -15,6 +16,7 @@ pub mod fill;
 pub mod heap;
 pub mod history;
 pub mod interceptor;
+pub mod link;
 pub mod read_behind;
 pub mod record;
 pub mod replay;

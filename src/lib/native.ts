@@ -11,6 +11,7 @@
 import { createRequire } from 'node:module'
 import { HoldfastError } from './errors.js'
 import type { HistoryOptions, NativeHistory } from './native-history.js'
+import type { NativeLinkClass } from './native-link.js'
 import type { NativeTreeBatch, NativeTreeOptions } from './native-tree.js'
 
 /** A journal frame taken from the capture ring: see docs/FORMAT.md. */
@@ -373,6 +374,9 @@ export interface Native extends NativeHistory {
   cancelTree(handle: number): void
   /** Forgets a job; one that has not ended is cancelled. */
   closeTree(handle: number): void
+
+  /** TLS over a connected socket: src/replication/link.ts. */
+  Link: NativeLinkClass
 
   /** Writes a file out and drops it from the page cache, in a thread of its own, when kicked. */
   WriteBehind: new (

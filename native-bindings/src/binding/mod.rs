@@ -9,6 +9,7 @@ mod drain;
 mod error;
 mod fill;
 mod history;
+mod link;
 mod lock;
 mod registry;
 mod replay;
