@@ -226,6 +226,10 @@ export const RECONNECT_MS_MIN = 200
 export const RECONNECT_MS_MAX = 10_000
 /** Longest wait for the end of a connection, or of an attempt to connect, that is given up. */
 export const CONNECTION_END_MS_MAX = 500
+/** Memory that a connection fills with what has come; larger messages are filled where they are to lie. */
+export const LINK_READ_BYTES = 128 * KiB
+/** Less of a message than this is copied to it rather than waited for by itself. */
+export const LINK_INTO_BYTES_MIN = 64 * KiB
 /** Bytes sent and not yet logged at the replica; beyond, shipping waits. */
 export const SHIP_WINDOW_BYTES = 32 * MiB
 /** Bytes handed to a connection and not taken by the kernel; beyond, shipping waits for it. */

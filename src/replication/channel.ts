@@ -1,12 +1,18 @@
 /**
- * A two-way stream of messages, whatever carries it: TLS, the standard streams of ssh, a loopback.
+ * A two-way stream of messages, whatever carries it: a link (TLS), the standard streams of ssh, a loopback.
  * What a transport has to give is a Duplex; everything else is here: cutting, back-pressure, and
  * noticing that the other end is gone although the connection stands.
  */
 import type { Duplex } from 'node:stream'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
-import { PEER_PING_MS, PEER_SILENCE_MS_MAX } from '../lib/limits.js'
+import {
+  LINK_INTO_BYTES_MIN,
+  LINK_READ_BYTES,
+  PEER_PING_MS,
+  PEER_SILENCE_MS_MAX,
+} from '../lib/limits.js'
 import { sendMemory } from './frame-memory.js'
+import { Link } from './link.js'
 import { encodeMessage, type Header, type Message, MessageReader } from './message.js'
 
 const NO_BYTES = Buffer.alloc(0)
@@ -35,7 +41,8 @@ export class Channel {
   constructor(stream: Duplex, events: ChannelEvents) {
     this.#stream = stream
     this.#events = events
-    writeOneByOne(stream)
+    if (stream instanceof Link) this.#readInto(stream)
+    else writeOneByOne(stream)
     stream.on('data', this.#onData)
     stream.once('error', this.#onError)
     stream.once('end', this.#onEnd)
@@ -43,6 +50,17 @@ export class Channel {
     // One that another channel gave back is paused.
     stream.resume()
     this.#timer = setInterval(() => this.#beat(), PEER_PING_MS)
+  }
+
+  /** A link fills the message that has begun; what is small lies in the same memory each time. */
+  #readInto(link: Link): void {
+    let small: Buffer | undefined
+    link.memory = () => {
+      const { wanted } = this.#reader
+      if (wanted !== undefined && wanted.length >= LINK_INTO_BYTES_MIN) return wanted
+      small ??= Buffer.allocUnsafeSlow(LINK_READ_BYTES)
+      return small
+    }
   }
 
   /** Longest message that is taken from now on. */
@@ -65,7 +83,7 @@ export class Channel {
     this.#saidAt = Date.now()
     const [head = NO_BYTES, rest] = encodeMessage(header, body)
     if (rest === undefined) return this.#write(head)
-    // In one piece: of two at a time TLS makes one, in new memory.
+    // In one piece, and a copy: what is sent may lie in memory of the journal that is used again.
     const whole = sendMemory.take(head.length + rest.length)
     head.copy(whole)
     rest.copy(whole, head.length)
@@ -115,6 +133,7 @@ export class Channel {
     stream.off('error', this.#onError)
     stream.off('end', this.#onEnd)
     stream.off('close', this.#onEnd)
+    if (stream instanceof Link) stream.memory = undefined
     // Nobody listens until the next channel does; it finds the stream closed then.
     stream.on('error', () => {})
     const rest = this.#reader.rest()
@@ -167,8 +186,8 @@ export class Channel {
 }
 
 /**
- * What waits in the stream goes out piece by piece: TLS would copy all of it, up to SHIP_BUFFER_BYTES, to
- * new memory first, which costs a collection of the whole heap each few times.
+ * What waits in the stream goes out piece by piece: joined, all of it, up to SHIP_BUFFER_BYTES, would be
+ * copied to new memory first, which costs a collection of the whole heap each few times.
  */
 function writeOneByOne(stream: Duplex): void {
   Object.defineProperty(stream, '_writev', { value: null, configurable: true, writable: true })

@@ -4,7 +4,6 @@
  * side had connected: the stream goes to the peer's shipper.
  */
 import type { Duplex } from 'node:stream'
-import type { TLSSocket } from 'node:tls'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { FIRST_MESSAGE_BYTES_MAX, FIRST_MESSAGE_MS_MAX, PEERS_POLL_MS } from '../lib/limits.js'
 import type { Logger } from '../lib/log.js'
@@ -12,6 +11,7 @@ import { Channel } from './channel.js'
 import { Doorway } from './doorway.js'
 import type { Identity } from './identity.js'
 import { admit } from './introduce.js'
+import type { Link } from './link.js'
 import { type HeaderOf, type Message, PROTOCOL, versionMismatch } from './message.js'
 import type { Peers } from './peers.js'
 import { outOfTurn, unknownPeer } from './refusals.js'
@@ -50,7 +50,7 @@ export class Listener {
       address,
       identity,
       doorway: listener.#doorway,
-      onConnection: (socket, fingerprint) => listener.#accept(socket, fingerprint),
+      onConnection: (link, fingerprint) => listener.#accept(link, fingerprint),
     })
     listener.#timer = setInterval(() => listener.#dropStrangers(), PEERS_POLL_MS)
     log.info({ address }, 'replicas may connect')
@@ -81,8 +81,8 @@ export class Listener {
     await this.#server?.close()
   }
 
-  #accept(socket: TLSSocket, fingerprint: string): void {
-    const from = `${socket.remoteAddress}:${socket.remotePort}`
+  #accept(link: Link, fingerprint: string): void {
+    const from = `${link.remoteAddress}:${link.remotePort}`
     const log = this.#options.log.child({ from })
     const refuse = (error: unknown) => {
       const known = toHoldfastError(error, 'replication.listen')
@@ -93,11 +93,11 @@ export class Listener {
       clearTimeout(timer)
       this.#arriving.delete(channel)
     }
-    const channel: Channel = new Channel(socket, {
+    const channel: Channel = new Channel(link, {
       onMessage: (message) => {
         try {
           if (!this.#first(message, fingerprint, channel, log)) return
-          this.#doorway.pass(socket)
+          this.#doorway.pass(link)
           over()
         } catch (error) {
           refuse(error)

@@ -122,6 +122,7 @@ export type WirePlace = z.infer<typeof place>
 
 export interface Message {
   header: Header
+  /** Of a frame it is to be copied by whoever keeps it: its memory is used again, unless it is `own`. */
   body: Buffer
   /** The body again, where nothing else is in its memory: whoever takes it may give it away. */
   own?: Buffer<ArrayBuffer>
@@ -161,7 +162,7 @@ export class MessageReader {
     let rest = piece
     if (this.#partial !== undefined) {
       const { bytes, filled, header } = this.#partial
-      const taken = rest.copy(bytes, filled)
+      const taken = isAt(bytes, filled, rest) ? rest.length : rest.copy(bytes, filled)
       this.#partial.filled += taken
       if (this.#partial.filled < bytes.length) return
       this.#partial = undefined
@@ -189,6 +190,11 @@ export class MessageReader {
     this.#short = Buffer.from(rest)
   }
 
+  /** Where the rest of a message is to lie that has begun: what is pushed from there is not copied. */
+  get wanted(): Buffer | undefined {
+    return this.#partial?.bytes.subarray(this.#partial.filled)
+  }
+
   /** After the first message of a `push` was taken and the others were not: what is left of it. */
   rest(): Buffer {
     const { bytes, filled } = this.#partial ?? { bytes: NO_BODY, filled: 0 }
@@ -206,6 +212,11 @@ export class MessageReader {
   }
 }
 
+/** `piece` lies in `bytes` already, from `offset` on. */
+function isAt(bytes: Buffer, offset: number, piece: Buffer): boolean {
+  return piece.buffer === bytes.buffer && piece.byteOffset === bytes.byteOffset + offset
+}
+
 function decode(bytes: Buffer, headerBytes: number): Message {
   let json: unknown
   try {
@@ -220,11 +231,11 @@ function decode(bytes: Buffer, headerBytes: number): Message {
       `a header that is not understood: ${issue?.path.join('.')} ${issue?.message}`,
     )
   }
+  const { type } = parsed.data
   const body = bytes.subarray(PREFIX_BYTES + headerBytes)
-  if (body.length > 0 && !WITH_BODY.has(parsed.data.type)) {
-    throw protocolError(`${parsed.data.type} with a body`)
-  }
-  return { header: parsed.data, body }
+  if (body.length > 0 && !WITH_BODY.has(type)) throw protocolError(`${type} with a body`)
+  // Others are small, and may wait for their turn.
+  return { header: parsed.data, body: type === 'frame' ? body : Buffer.from(body) }
 }
 
 function protocolError(what: string, cause?: unknown): HoldfastError {

@@ -1,13 +1,14 @@
 /**
  * Transport: TLS 1.3, both ends with a certificate of their own, known by its pinned fingerprint.
- * No name and no authority is asked; possession of the key is proven by the handshake.
+ * No name and no authority is asked; possession of the key is proven by the handshake. Node connects and
+ * listens; the connection itself is the data plane's (`link.ts`).
  */
-import type { AddressInfo } from 'node:net'
-import { connect, createServer, type Server, type TLSSocket } from 'node:tls'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { CONNECT_MS_MAX, CONNECTIONS_MAX, HANDSHAKE_MS_MAX } from '../lib/limits.js'
 import type { Doorway } from './doorway.js'
-import { fingerprintOf, type Identity } from './identity.js'
+import type { Identity } from './identity.js'
+import { Link } from './link.js'
 
 /** HOST:PORT, [V6]:PORT; USAGE. */
 export function parseAddress(text: string): { host: string; port: number } {
@@ -26,7 +27,7 @@ export async function connectTls(options: {
   address: string
   identity: Identity
   fingerprint: string
-}): Promise<TLSSocket> {
+}): Promise<Link> {
   const { address, identity, fingerprint } = options
   const op = 'replication.connect'
   const failed = (cause: unknown) => {
@@ -34,35 +35,43 @@ export async function connectTls(options: {
     const hint = 'Is `holdfast replica serve` running there, and is the port open?'
     return new HoldfastError('CONNECTION', message, { op, cause, hint })
   }
-  const socket = connect({
-    ...parseAddress(address),
-    key: identity.key,
-    cert: identity.certificate,
-    minVersion: 'TLSv1.3',
-    // The fingerprint is compared below instead.
-    rejectUnauthorized: false,
-    timeout: CONNECT_MS_MAX,
-  })
-  await new Promise<void>((resolve, reject) => {
-    socket.once('secureConnect', resolve)
-    socket.once('error', reject)
-    socket.once('close', () => reject(new Error('the connection was closed')))
-    socket.once('timeout', () => reject(new Error(`no answer in ${CONNECT_MS_MAX / 1000} s`)))
-  }).catch((cause: unknown) => {
-    socket.destroy()
+  const { host, port } = parseAddress(address)
+  let link: Link
+  let found: string
+  try {
+    const deadline = performance.now() + CONNECT_MS_MAX
+    const socket = await connected(host, port)
+    const handshakeMs = Math.max(1, Math.ceil(deadline - performance.now()))
+    link = new Link({ socket, identity, server: false, handshakeMs })
+    found = await link.secured
+  } catch (cause) {
     throw failed(cause)
-  })
-  socket.setTimeout(0)
-  socket.setNoDelay(true)
-  const found = peerFingerprint(socket)
-  if (found === fingerprint) return socket
-  socket.destroy()
+  }
+  if (found === fingerprint) return link
+  link.destroy()
   const message = `${address} is another host than the one it was introduced as`
   throw new HoldfastError('PEER_UNKNOWN', message, {
     op,
     hint: 'If it was installed anew, introduce it again: holdfast peer token, holdfast peer add.',
-    details: { expected: fingerprint, found: found ?? null },
+    details: { expected: fingerprint, found },
   })
+}
+
+/** Not read from. */
+async function connected(host: string, port: number): Promise<Socket> {
+  const socket = connect({ host, port, noDelay: true, timeout: CONNECT_MS_MAX })
+  socket.pause()
+  try {
+    await new Promise<void>((resolve, reject) => {
+      socket.once('connect', resolve)
+      socket.once('error', reject)
+      socket.once('timeout', () => reject(new Error(`no answer in ${CONNECT_MS_MAX / 1000} s`)))
+    })
+  } catch (error) {
+    socket.destroy()
+    throw error
+  }
+  return socket
 }
 
 export interface TlsServer {
@@ -75,33 +84,30 @@ export async function listenTls(options: {
   address: string
   identity: Identity
   doorway: Doorway
-  onConnection(socket: TLSSocket, fingerprint: string): void
+  onConnection(link: Link, fingerprint: string): void
 }): Promise<TlsServer> {
   const { address, identity, doorway, onConnection } = options
-  const sockets = new Set<TLSSocket>()
-  const server: Server = createServer({
-    key: identity.key,
-    cert: identity.certificate,
-    minVersion: 'TLSv1.3',
-    requestCert: true,
-    rejectUnauthorized: false,
-    handshakeTimeout: HANDSHAKE_MS_MAX,
-  })
-  server.maxConnections = CONNECTIONS_MAX
-  server.on('connection', (socket) => doorway.enter(socket))
-  server.on('secureConnection', (socket) => {
-    sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
-    socket.on('error', () => {})
-    socket.setNoDelay(true)
-    const fingerprint = peerFingerprint(socket)
-    if (fingerprint !== undefined) return onConnection(socket, fingerprint)
-    doorway.refused({ from: socket.remoteAddress, error: 'a connection without a certificate' })
-    socket.destroy()
-  })
-  server.on('tlsClientError', (error, socket) => {
-    doorway.refused({ from: socket.remoteAddress, error: `no TLS handshake: ${error.message}` })
-    socket.destroy()
+  const links = new Set<Link>()
+  const enter = (socket: Socket) => {
+    const from = socket.remoteAddress
+    const refuse = (error: unknown) => {
+      const { message } = toHoldfastError(error, 'replica.serve')
+      doorway.refused({ from, error: `no TLS handshake: ${message}` })
+    }
+    try {
+      const link = new Link({ socket, identity, server: true, handshakeMs: HANDSHAKE_MS_MAX })
+      links.add(link)
+      link.once('close', () => links.delete(link))
+      link.on('error', () => {})
+      doorway.enter(link)
+      link.secured.then((fingerprint) => onConnection(link, fingerprint), refuse)
+    } catch (error) {
+      refuse(error)
+    }
+  }
+  const server = createServer({ pauseOnConnect: true, noDelay: true }, (socket) => {
+    if (links.size < CONNECTIONS_MAX) enter(socket)
+    else socket.destroy()
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -113,15 +119,16 @@ export async function listenTls(options: {
   const bound = server.address() as AddressInfo
   return {
     address: { host: bound.address, port: bound.port },
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve())
-        for (const socket of sockets) socket.destroy()
-      }),
+    close: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      await Promise.all([closed, ...[...links].map(ended)])
+    },
   }
 }
 
-function peerFingerprint(socket: TLSSocket): string | undefined {
-  const certificate = socket.getPeerX509Certificate()
-  return certificate === undefined ? undefined : fingerprintOf(certificate)
+function ended(link: Link): Promise<void> {
+  return new Promise((resolve) => {
+    link.once('close', resolve)
+    link.destroy()
+  })
 }
