@@ -122,7 +122,7 @@ export type WirePlace = z.infer<typeof place>
 
 export interface Message {
   header: Header
-  /** Of a frame it is to be copied by whoever keeps it: its memory is used again, unless it is `own`. */
+  /** Of a frame or fill it is to be copied by whoever keeps it: its memory is used again, unless it is `own`. */
   body: Buffer
   /** The body again, where nothing else is in its memory: whoever takes it may give it away. */
   own?: Buffer<ArrayBuffer>
@@ -235,7 +235,8 @@ function decode(bytes: Buffer, headerBytes: number): Message {
   const body = bytes.subarray(PREFIX_BYTES + headerBytes)
   if (body.length > 0 && !WITH_BODY.has(type)) throw protocolError(`${type} with a body`)
   // Others are small, and may wait for their turn.
-  return { header: parsed.data, body: type === 'frame' ? body : Buffer.from(body) }
+  const passes = type === 'frame' || type === 'fill'
+  return { header: parsed.data, body: passes ? body : Buffer.from(body) }
 }
 
 function protocolError(what: string, cause?: unknown): HoldfastError {
