@@ -235,7 +235,7 @@ export const SHIP_WINDOW_BYTES = 32 * MiB
 /** Bytes handed to a connection and not taken by the kernel; beyond, shipping waits for it. */
 export const SHIP_BUFFER_BYTES = 8 * MiB
 /** Memory kept for frames that go out, and for those that come in: of all connections together. */
-export const SEND_MEMORY_BYTES_MAX = 8 * MiB
+export const SEND_MEMORY_BYTES_MAX = 16 * MiB
 export const RECEIVE_MEMORY_BYTES_MAX = 32 * MiB
 /** Frames sent before other work of the event loop gets its turn. */
 export const SHIP_FRAMES_PER_TURN = 32

@@ -35,6 +35,8 @@ export class Channel {
   #saidAt = 0
   #closed = false
   #drained: Promise<void> | undefined
+  /** Who waits in `room`: one at a time. */
+  #roomFor: { below: number; resolve: () => void } | undefined
   bytesSent = 0
   bytesReceived = 0
 
@@ -42,7 +44,7 @@ export class Channel {
     this.#stream = stream
     this.#events = events
     if (stream instanceof Link) this.#readInto(stream)
-    else writeOneByOne(stream)
+    writeOneByOne(stream)
     stream.on('data', this.#onData)
     stream.once('error', this.#onError)
     stream.once('end', this.#onEnd)
@@ -87,15 +89,36 @@ export class Channel {
     const whole = sendMemory.take(head.length + rest.length)
     head.copy(whole)
     rest.copy(whole, head.length)
+    return this.sendWhole(whole)
+  }
+
+  /** Sends a message that is encoded, in memory of the pool: that is given back when it is sent. */
+  sendWhole(whole: Buffer<ArrayBuffer>): boolean {
+    if (this.#closed) return false
+    this.#saidAt = Date.now()
     return this.#write(whole, (error) => {
       // What failed may still be in use below.
       if (!error) sendMemory.give(whole.buffer)
+      if (this.#roomFor !== undefined && this.bufferedBytes < this.#roomFor.below) this.#hasRoom()
     })
   }
 
   #write(bytes: Buffer, done?: (error: Error | null | undefined) => void): boolean {
     this.bytesSent += bytes.length
     return this.#stream.write(bytes, done)
+  }
+
+  /** Resolves when less than so many bytes wait for the kernel, or it is closed. */
+  room(below: number): Promise<void> {
+    if (this.#closed || this.bufferedBytes < below) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#roomFor = { below, resolve }
+    })
+  }
+
+  #hasRoom(): void {
+    this.#roomFor?.resolve()
+    this.#roomFor = undefined
   }
 
   /** Resolves when the stream takes more, or is closed. */
@@ -152,6 +175,7 @@ export class Channel {
     if (this.#closed) return
     this.#closed = true
     clearInterval(this.#timer)
+    this.#hasRoom()
     this.#stream.end()
     // What was said last may still go out; a peer that does not read it is cut off.
     setTimeout(() => this.#stream.destroy(), 1_000).unref()

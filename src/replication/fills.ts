@@ -7,9 +7,11 @@
 import { SHIP_BUFFER_BYTES } from '../lib/limits.js'
 import type { Channel } from './channel.js'
 import { sendMemory } from './frame-memory.js'
+import { encodeHead } from './message.js'
 
 /** Of a fill's body, in front of the bytes. docs/PROTOCOL.md. */
 export const FILL_HEAD_BYTES = 64
+const MESSAGE_HEAD_BYTES = encodeHead({ type: 'fill' }, 0).length
 const LENGTH_AT = 24
 const KIND_AT = 52
 const DATA = 0
@@ -72,7 +74,7 @@ export class Fills {
     while (!this.isEmpty && sent < most && channel.isOpen) {
       const range = this.#ranges.subarray(this.#at, this.#at + RANGE_WORDS)
       sent += await this.#sendOne(channel, range, Math.min(most, FILL_BYTES_MAX))
-      if (channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.drained()
+      if (channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.room(SHIP_BUFFER_BYTES / 2)
     }
     return sent
   }
@@ -80,13 +82,13 @@ export class Fills {
   async #sendOne(channel: Channel, range: BigUint64Array, most: number): Promise<number> {
     const [, , from = 0n, to = 0n] = range
     const room = Math.min(Number(to - from), most)
-    const memory = sendMemory.take(FILL_HEAD_BYTES + room)
-    const length = await this.#volume.readFill(range, memory)
-    const body = memory.subarray(0, length)
+    const memory = sendMemory.take(MESSAGE_HEAD_BYTES + FILL_HEAD_BYTES + room)
+    const length = await this.#volume.readFill(range, memory.subarray(MESSAGE_HEAD_BYTES))
+    const body = memory.subarray(MESSAGE_HEAD_BYTES, MESSAGE_HEAD_BYTES + length)
     const covered = body.readBigUInt64LE(LENGTH_AT)
     if (body.readUInt32LE(KIND_AT) === DATA) this.#bytes += length - FILL_HEAD_BYTES
-    channel.send({ type: 'fill' }, body)
-    sendMemory.give(memory.buffer)
+    encodeHead({ type: 'fill' }, length).copy(memory)
+    channel.sendWhole(memory.subarray(0, MESSAGE_HEAD_BYTES + length))
     // The list is ours: what is left of a range takes its place.
     range[2] = from + covered
     if (from + covered >= to || covered === 0n) this.#at += RANGE_WORDS

@@ -133,12 +133,18 @@ const NO_BODY: Buffer = Buffer.alloc(0)
 
 /** The pieces to write, in order; the body is not copied. */
 export function encodeMessage(header: Header, body: Buffer = NO_BODY): Buffer[] {
+  const head = encodeHead(header, body.length)
+  return body.length === 0 ? [head] : [head, body]
+}
+
+/** What stands in front of a body of so many bytes; as long in front of any. */
+export function encodeHead(header: Header, bodyBytes: number): Buffer {
   const json = Buffer.from(JSON.stringify(header))
   const head = Buffer.allocUnsafe(PREFIX_BYTES + json.length)
-  head.writeUInt32LE(4 + json.length + body.length, 0)
+  head.writeUInt32LE(4 + json.length + bodyBytes, 0)
   head.writeUInt32LE(json.length, 4)
   json.copy(head, PREFIX_BYTES)
-  return body.length === 0 ? [head] : [head, body]
+  return head
 }
 
 /**

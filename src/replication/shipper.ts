@@ -397,7 +397,9 @@ export class Shipper {
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
       frames += 1
-      if (!more && channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.drained()
+      if (!more && channel.bufferedBytes >= SHIP_BUFFER_BYTES) {
+        await channel.room(SHIP_BUFFER_BYTES / 2)
+      }
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
       if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
