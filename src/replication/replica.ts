@@ -407,11 +407,13 @@ export class Replica {
       case 'needs':
         for (const resolve of this.#asked.splice(0)) resolve(reply.words)
         break
-      case 'filled':
+      case 'filled': {
+        const { isFull } = this
         this.#filling -= reply.bytes
         receiveMemory.give(reply.memory)
-        this.#changed()
+        if (isFull && !this.isFull) this.#changed()
         break
+      }
       case 'history':
         this.past.onReply(reply)
     }
