@@ -8,8 +8,9 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { Journal } from '../journal/store.js'
 import { HoldfastError, toHoldfastError } from '../lib/errors.js'
 import { APPLY_REPORT_MS, CODES_IDLE_MS } from '../lib/limits.js'
-import { native, type ReplayPosition, type ReplayStart } from '../lib/native.js'
+import { native } from '../lib/native.js'
 import type { HistoryOptions } from '../lib/native-history.js'
+import type { ReplayPosition, ReplayStart } from '../lib/native-replay.js'
 import type {
   ApplyDelay,
   ApplyOptions,

@@ -15,6 +15,7 @@ import type { Logger } from '../lib/log.js'
 import { higher, lower } from '../lib/seqs.js'
 import { parseUuid } from '../record/frame.js'
 import { type CopyState, needsBaseline } from './copy-state.js'
+import { FillQueue } from './fill-queue.js'
 import { receiveMemory } from './frame-memory.js'
 import { TreeGuard } from './guard.js'
 import type { HeaderOf, WirePlace } from './message.js'
@@ -62,8 +63,7 @@ export class Replica {
   #logFailure: ErrorReport | null = null
   #applyFailure: ErrorReport | null = null
   #queued = 0
-  /** Bytes of fills that the replay has not taken yet. */
-  #filling = 0
+  readonly #fills = new FillQueue()
   readonly #lag = new ReplicaLag()
   /** How often it could not go on, since this server started. */
   failures = 0
@@ -128,7 +128,7 @@ export class Replica {
     const what = { logPath, uuid: this.#uuid, tree, state }
     const options: ApplyOptions = { ...what, delay, lacksState, history }
     const apply = worker('replication/apply-worker', 'apply', options)
-    this.#filling = 0
+    this.#fills.forget()
     apply.on('message', (reply: ApplyReply) => this.#onApply(reply))
     apply.on('error', (cause) => {
       this.#dead.apply = true
@@ -204,7 +204,7 @@ export class Replica {
 
   /** The log takes no more until it has stored some. */
   get isFull(): boolean {
-    return this.#queued + this.#filling >= REPLICA_QUEUE_BYTES_MAX
+    return this.#queued + this.#fills.bytes >= REPLICA_QUEUE_BYTES_MAX
   }
 
   /** What the primary has, as far as it was heard of, and the tree has not. */
@@ -233,9 +233,7 @@ export class Replica {
 
   /** What the tree lacks, from the primary, ahead of the frames that are to come. Copied, or `own`. */
   fill(bytes: Buffer, own?: Buffer<ArrayBuffer>): void {
-    const body = own ?? receiveMemory.copy(bytes)
-    this.#filling += body.length
-    this.#apply.postMessage({ kind: 'fill', body } satisfies ApplyRequest, [body.buffer])
+    this.#fills.send(this.#apply, bytes, own)
   }
 
   #toLog(bytes: Uint8Array<ArrayBuffer>): void {
@@ -408,10 +406,10 @@ export class Replica {
         for (const resolve of this.#asked.splice(0)) resolve(reply.words)
         break
       case 'filled': {
-        const { isFull } = this
-        this.#filling -= reply.bytes
-        receiveMemory.give(reply.memory)
-        if (isFull && !this.isFull) this.#changed()
+        const wasFull = this.isFull
+        this.#fills.taken(reply)
+        // News only to a connection that waits.
+        if (wasFull && !this.isFull) this.#changed()
         break
       }
       case 'history':

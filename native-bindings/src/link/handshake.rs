@@ -2,14 +2,12 @@
 //! have its key; whose it is, is asked of its fingerprint afterwards. No tickets, no early data.
 
 use super::error::LinkError;
-use super::record::Direction;
 use super::socket::Socket;
-use aws_lc_rs::digest::{digest, SHA256};
+use super::tls::Tls;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use rustls::crypto::{verify_tls13_signature, CryptoProvider, WebPkiSupportedAlgorithms};
-use rustls::kernel::KernelConnection;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -17,9 +15,9 @@ use rustls::server::{NoServerSessionStorage, ServerConnectionData, UnbufferedSer
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, ConnectionTrafficSecrets as Secrets, DigitallySignedStruct, DistinguishedName,
-    ExtractedSecrets, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
 };
+use sha2::{Digest, Sha256};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
@@ -39,29 +37,11 @@ pub struct Identity {
     pub server: bool,
 }
 
-/// New keys for a direction, when the old ones have served.
-pub trait Rekey: Send {
-    fn sending(&mut self) -> Result<(u64, Secrets), rustls::Error>;
-    fn receiving(&mut self) -> Result<(u64, Secrets), rustls::Error>;
-}
-
-impl<Side: Send> Rekey for KernelConnection<Side> {
-    fn sending(&mut self) -> Result<(u64, Secrets), rustls::Error> {
-        self.update_tx_secret()
-    }
-
-    fn receiving(&mut self) -> Result<(u64, Secrets), rustls::Error> {
-        self.update_rx_secret()
-    }
-}
-
 /// What a handshake comes to.
 pub struct Secured {
     /// SHA-256 of the peer's certificate, lower-case hexadecimal.
     pub fingerprint: String,
-    pub sending: Direction,
-    pub receiving: Direction,
-    pub rekey: Box<dyn Rekey>,
+    pub tls: Tls,
     /// What the peer has said already.
     pub plain: Vec<u8>,
     /// The beginning of what it says next, as it came.
@@ -193,7 +173,6 @@ pub fn secure(
         let mut config = config.with_single_cert(chain, key)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        config.enable_secret_extraction = true;
         converse(UnbufferedServerConnection::new(Arc::new(config))?, socket, deadline)
     } else {
         let config = ClientConfig::builder_with_provider(provider);
@@ -201,7 +180,6 @@ pub fn secure(
         let config = config.dangerous().with_custom_certificate_verifier(Possession::new());
         let mut config = config.with_client_auth_cert(chain, key)?;
         config.resumption = Resumption::disabled();
-        config.enable_secret_extraction = true;
         // Whom it is to be is not said by a name.
         let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::UNSPECIFIED));
         converse(UnbufferedClientConnection::new(Arc::new(config), name)?, socket, deadline)
@@ -213,11 +191,11 @@ trait Conversation {
     type Side: Send + 'static;
     fn step<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Side>;
     fn peer(&self) -> Option<&[CertificateDer<'static>]>;
-    fn over(self) -> Result<(ExtractedSecrets, KernelConnection<Self::Side>), rustls::Error>;
+    fn over(self) -> Tls;
 }
 
 macro_rules! conversation {
-    ($connection:ty, $side:ty) => {
+    ($connection:ty, $side:ty, $over:path) => {
         impl Conversation for $connection {
             type Side = $side;
 
@@ -232,15 +210,15 @@ macro_rules! conversation {
                 self.peer_certificates()
             }
 
-            fn over(self) -> Result<(ExtractedSecrets, KernelConnection<$side>), rustls::Error> {
-                self.dangerous_into_kernel_connection()
+            fn over(self) -> Tls {
+                $over(self)
             }
         }
     };
 }
 
-conversation!(UnbufferedClientConnection, ClientConnectionData);
-conversation!(UnbufferedServerConnection, ServerConnectionData);
+conversation!(UnbufferedClientConnection, ClientConnectionData, Tls::of_client);
+conversation!(UnbufferedServerConnection, ServerConnectionData, Tls::of_server);
 
 fn converse(
     mut connection: impl Conversation,
@@ -294,15 +272,7 @@ fn converse(
         }
     }
     let fingerprint = fingerprint(connection.peer())?;
-    let (secrets, rekey) = connection.over()?;
-    Ok(Secured {
-        fingerprint,
-        sending: Direction::new(secrets.tx)?,
-        receiving: Direction::new(secrets.rx)?,
-        rekey: Box::new(rekey),
-        plain,
-        cipher: incoming,
-    })
+    Ok(Secured { fingerprint, tls: connection.over(), plain, cipher: incoming })
 }
 
 fn closed() -> LinkError {
@@ -322,6 +292,5 @@ fn farewell(connection: &mut impl Conversation, incoming: &mut [u8], socket: &So
 fn fingerprint(chain: Option<&[CertificateDer<'static>]>) -> Result<String, LinkError> {
     let certificate = chain.and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| LinkError::tls("the peer has no certificate"))?;
-    let hash = digest(&SHA256, certificate);
-    Ok(hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -12,17 +12,17 @@
 //! Locks: `sender` is held while its thread waits for the socket, so JavaScript's thread only tries it; `state`
 //! is held for moments, and nothing is called under it.
 //!
-//! Neighbours: `src/replication/link.ts` makes a stream of it; `record` is what goes over the wire.
+//! Neighbours: `src/replication/link.ts` makes a stream of it; `tls` is what rustls does for both directions.
 
 mod error;
 mod handshake;
 mod memory;
 mod reader;
-mod record;
 mod sender;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use error::LinkError;
 pub use handshake::Identity;
@@ -73,8 +73,8 @@ struct State {
     closed: bool,
     target: Option<Span>,
     job: Option<Job>,
-    /// The peer wants to be sent to under another key.
-    update_keys: bool,
+    /// rustls has something to say to the peer.
+    answer: bool,
 }
 
 #[derive(Default)]
@@ -146,7 +146,7 @@ impl Link {
 
     /// Not worth waking a thread for. False: what of it is not encrypted yet, or not sent, is the thread's.
     fn write_at_once(&self, pieces: &mut Pieces, end: bool) -> Result<bool, LinkError> {
-        if pieces.left() > record::PLAIN_MAX {
+        if pieces.left() > tls::PLAIN_MAX {
             return Ok(false);
         }
         let Some(socket) = self.shared.socket.upgrade() else { return Ok(false) };
@@ -195,17 +195,17 @@ impl Shared {
         }
     }
 
-    /// What is to be written, and whether under new keys. None: it is closed.
-    fn next_job(&self) -> Option<(Option<Job>, bool)> {
+    /// What is to be written; `Some(None)`: what rustls has to say. None: it is closed.
+    fn next_job(&self) -> Option<Option<Job>> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
                 return None;
             }
-            let update = std::mem::take(&mut state.update_keys);
+            let answer = std::mem::take(&mut state.answer);
             let job = state.job.take();
-            if update || job.is_some() {
-                return Some((job, update));
+            if answer || job.is_some() {
+                return Some(job);
             }
             self.to_write.wait(&mut state);
         }
@@ -218,8 +218,8 @@ impl Shared {
         }
     }
 
-    fn want_new_keys(&self) {
-        self.state.lock().update_keys = true;
+    fn answer(&self) {
+        self.state.lock().answer = true;
         self.to_write.notify_one();
     }
 }
@@ -254,7 +254,7 @@ fn read(shared: &Shared, mut reader: Reader, listener: &Listener) -> Result<(), 
     while let Some(mut target) = shared.next_target() {
         // SAFETY: it was handed over, and is nobody else's until `Read`.
         let memory = unsafe { target.as_mut_slice() };
-        match reader.fill(memory, &|| shared.want_new_keys()) {
+        match reader.fill(memory, &|| shared.answer()) {
             Ok(0) => {
                 listener(Event::Ended);
                 return Ok(());
@@ -270,11 +270,11 @@ fn read(shared: &Shared, mut reader: Reader, listener: &Listener) -> Result<(), 
 
 /// Until the link is closed.
 fn write(shared: &Shared, socket: &Socket, listener: &Listener) -> Result<(), LinkError> {
-    while let Some((job, update_keys)) = shared.next_job() {
+    while let Some(job) = shared.next_job() {
         let mut guard = shared.sender.lock();
         let Some(sender) = guard.as_mut() else { continue };
         let told = job.is_some();
-        match sender.work(job.map(|Job { pieces, end }| (pieces, end)), update_keys, socket) {
+        match sender.work(job.map(|Job { pieces, end }| (pieces, end)), socket) {
             Ok(()) if told => listener(Event::Written),
             Ok(()) => {}
             Err(_) if shared.state.lock().closed => return Ok(()),

@@ -1,34 +1,27 @@
-//! The direction that receives: large reads of the socket, and records opened straight into the memory of
-//! whoever wants them.
+//! The direction that receives: large reads of the socket, and records opened into the memory of whoever
+//! wants them.
 //!
 //! Invariant: what was opened is given before anything that comes after it, the end and errors included.
 
 use super::error::LinkError;
-use super::handshake::Rekey;
-use super::record::{inner_len, whole, Direction, Kind, PLAIN_AT, RECORD_MAX};
 use super::socket::Socket;
+use super::tls::{Received, Tls, RECORD_MAX};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes read at a time; what lies here is not acknowledged to JavaScript, but to TCP.
 const CIPHER_BYTES: usize = (256 << 10) + RECORD_MAX;
-/// Descriptions of alerts (RFC 8446, section 6).
-const CLOSE_NOTIFY: u8 = 0;
-const USER_CANCELED: u8 = 90;
-/// Messages after the handshake (section 4.6).
-const NEW_SESSION_TICKET: u8 = 4;
-const KEY_UPDATE: u8 = 24;
 
 pub struct Reader {
-    direction: Direction,
-    rekey: Arc<Mutex<Box<dyn Rekey>>>,
+    tls: Arc<Mutex<Tls>>,
     socket: Arc<Socket>,
     cipher: Box<[u8]>,
-    /// What of `cipher` is opened, where it was, and not given.
-    plain: Range<usize>,
     /// What of `cipher` is as it came.
     closed: Range<usize>,
+    /// What is opened, and not given: from `given` on.
+    plain: Vec<u8>,
+    given: usize,
     /// Nothing comes any more, or nothing that could be trusted.
     over: Option<Result<(), LinkError>>,
 }
@@ -36,22 +29,19 @@ pub struct Reader {
 impl Reader {
     /// `early`: what came with the handshake; plain text, and what follows it as it came.
     pub fn new(
-        direction: Direction,
-        rekey: Arc<Mutex<Box<dyn Rekey>>>,
+        tls: Arc<Mutex<Tls>>,
         socket: Arc<Socket>,
-        (early, cipher): (&[u8], &[u8]),
+        (plain, cipher): (Vec<u8>, &[u8]),
     ) -> Self {
         let mut all = vec![0; CIPHER_BYTES].into_boxed_slice();
-        let (plain, end) = (early.len(), early.len() + cipher.len());
-        all[..plain].copy_from_slice(early);
-        all[plain..end].copy_from_slice(cipher);
-        let (plain, closed) = (0..plain, plain..end);
-        Self { direction, rekey, socket, cipher: all, plain, closed, over: None }
+        all[..cipher.len()].copy_from_slice(cipher);
+        let closed = 0..cipher.len();
+        Self { tls, socket, cipher: all, closed, plain, given: 0, over: None }
     }
 
     /// Fills `out` with what has come, and waits for it when there is nothing; 0: the peer sends no more.
-    /// `want_new_keys`: the peer wants that of what it is sent.
-    pub fn fill(&mut self, out: &mut [u8], want_new_keys: &dyn Fn()) -> Result<usize, LinkError> {
+    /// `answer`: the peer is to be told something.
+    pub fn fill(&mut self, out: &mut [u8], answer: &dyn Fn()) -> Result<usize, LinkError> {
         let mut filled = 0;
         loop {
             filled += self.give(&mut out[filled..]);
@@ -63,8 +53,9 @@ impl Reader {
                 Some(over) => return over.clone().map(|()| 0),
                 None => {}
             }
-            match self.open(&mut out[filled..], want_new_keys) {
+            match self.open(&mut out[filled..], answer) {
                 Ok(Some(bytes)) => filled += bytes,
+                Ok(None) if self.over.is_some() => {}
                 Ok(None) => match self.read_more(filled == 0) {
                     Ok(true) => {}
                     Ok(false) => return Ok(filled),
@@ -76,83 +67,36 @@ impl Reader {
     }
 
     fn give(&mut self, out: &mut [u8]) -> usize {
-        let len = self.plain.len().min(out.len());
-        let from = self.plain.start;
-        out[..len].copy_from_slice(&self.cipher[from..from + len]);
-        self.plain.start += len;
+        let left = &self.plain[self.given..];
+        let len = left.len().min(out.len());
+        out[..len].copy_from_slice(&left[..len]);
+        self.given += len;
         len
     }
 
-    /// Opens one record, into `out` if it surely fits; None: there is no whole one.
-    fn open(
-        &mut self,
-        out: &mut [u8],
-        want_new_keys: &dyn Fn(),
-    ) -> Result<Option<usize>, LinkError> {
-        let Some(len) = whole(&self.cipher[self.closed.clone()])? else { return Ok(None) };
-        let at = self.closed.start;
-        self.closed.start += len;
-        let record = &mut self.cipher[at..at + len];
-        let inner = inner_len(len);
-        let (kind, bytes) = if inner <= out.len() {
-            let (kind, bytes) = self.direction.open_to(record, &mut out[..inner])?;
-            if kind == Kind::Data {
-                return Ok(Some(bytes));
-            }
-            (kind, out[..bytes].to_vec())
-        } else {
-            let (kind, plain) = self.direction.open_here(record)?;
-            if kind == Kind::Data {
-                self.plain = at + PLAIN_AT..at + PLAIN_AT + plain.len();
-                return Ok(Some(0));
-            }
-            (kind, plain.to_vec())
-        };
-        match kind {
-            Kind::Alert => self.alert(&bytes)?,
-            _ => self.handshake(&bytes, want_new_keys)?,
+    /// Opens one record, into `out` as far as it fits; None: there is no whole one.
+    fn open(&mut self, out: &mut [u8], answer: &dyn Fn()) -> Result<Option<usize>, LinkError> {
+        self.plain.clear();
+        self.given = 0;
+        let (rest, mut filled) = (&mut self.plain, 0);
+        let mut tls = self.tls.lock();
+        let opened = tls.receive(&mut self.cipher[self.closed.clone()], |plain| {
+            let fits = plain.len().min(out.len() - filled);
+            out[filled..filled + fits].copy_from_slice(&plain[..fits]);
+            filled += fits;
+            rest.extend_from_slice(&plain[fits..]);
+        });
+        let (ended, to_answer) = (tls.peer_ended(), tls.has_control());
+        drop(tls);
+        if to_answer {
+            answer();
         }
-        Ok(Some(0))
-    }
-
-    fn alert(&mut self, message: &[u8]) -> Result<(), LinkError> {
-        match message {
-            [_, CLOSE_NOTIFY] => self.over = Some(Ok(())),
-            [_, USER_CANCELED] => {}
-            [_, alert] => {
-                let alert = rustls::AlertDescription::from(*alert);
-                return Err(LinkError::tls(format!("the peer sent an alert: {alert:?}")));
-            }
-            _ => return Err(LinkError::tls("the peer sent an alert that is none")),
+        let Received { used, more, .. } = opened?;
+        self.closed.start += used;
+        if ended && !more {
+            self.over = Some(Ok(()));
         }
-        Ok(())
-    }
-
-    /// Messages after the handshake: new keys are taken, tickets are not.
-    fn handshake(&mut self, messages: &[u8], want_new_keys: &dyn Fn()) -> Result<(), LinkError> {
-        let mut left = messages;
-        while let [kind, a, b, c, rest @ ..] = left {
-            let len = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-            let Some((message, others)) = rest.split_at_checked(len) else { break };
-            match (*kind, message) {
-                (NEW_SESSION_TICKET, _) => {}
-                // Under the new key are whole records only.
-                (KEY_UPDATE, [wanted @ 0..=1]) if others.is_empty() => {
-                    self.direction = Direction::new(self.rekey.lock().receiving()?)?;
-                    if *wanted == 1 {
-                        want_new_keys();
-                    }
-                }
-                _ => {
-                    return Err(LinkError::tls(format!("the peer sent message {kind} out of turn")))
-                }
-            }
-            left = others;
-        }
-        if left.is_empty() && !messages.is_empty() {
-            return Ok(());
-        }
-        Err(LinkError::tls("the peer sent a part of a message"))
+        Ok(more.then_some(filled))
     }
 
     /// False: nothing is there, and nobody waits.
