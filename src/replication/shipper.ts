@@ -380,10 +380,10 @@ export class Shipper {
     let told = this.#told.horizon(this.#end)
     for (const frame of this.#journal.passing(sent + 1n)) {
       if (!channel.isOpen) return false
-      if (frame.firstSeq !== this.#sender.positions.sent + 1n) {
-        throw new HoldfastError('PRUNED', `the journal has no seq ${sent + 1n} any more`, {
-          op: 'replication.ship',
-        })
+      const next = this.#sender.positions.sent + 1n
+      if (frame.firstSeq !== next) {
+        this.#reset(channel, `the journal has ${frame.firstSeq} after ${next - 1n}`)
+        return true
       }
       // The journal may have grown beyond what was announced here.
       if (frame.lastSeq > this.#end) this.#end = frame.lastSeq

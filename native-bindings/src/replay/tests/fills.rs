@@ -1,13 +1,15 @@
 //! Fills: baselines whose data is brought past the journal, while operations go on at the source, the
 //! target lags, and its process dies.
 
+use super::crash::set_boots;
 use super::images::{scan, settled};
 use super::journal::UUID;
 use super::source::Source;
 use super::tree::data_ranges;
-use super::world::{everywhere, seed};
+use super::world::{everywhere, seed, Loop, World};
 use crate::fill::{FillHead, FillKind, FILL_HEAD_BYTES};
 use crate::record::Oid;
+use crate::replay::engine::Engine;
 use crate::replay::{Position, ReplayOptions, Replayer, Start, BASELINE_AWAITED, OBJECT};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -151,6 +153,88 @@ fn fills_between_changes_make_the_tree_of_the_source() {
         replayer.close(false).unwrap();
         chaos.source.assert_same(&world.b(), "after fills");
     });
+}
+
+/// A target that loses power between fills: what it had of them counts when it was on the disk.
+fn lose_power_between_fills(kind: &str) {
+    let seed = seed();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed + 9);
+    let (home, away) = (Loop::make(kind), Loop::make(kind));
+    let (a, b) = (World::below(&home.path()), World::below(&away.path()));
+    let mut chaos = a.chaos(seed);
+    fs::create_dir(b.b()).unwrap();
+    chaos.light = true;
+    settled(&mut chaos, 1200);
+    chaos.source.start_journal();
+    chaos.source.later = true;
+    scan(&mut chaos, 0, &mut rng);
+    // The fills are ahead of these.
+    settled(&mut chaos, 300);
+    let frames = chaos.source.journal.frames(20, 1 << 20);
+    let source = &chaos.source;
+    let (mut at, mut seen, mut fills, mut met) = (frames.len() / 2, 0, 0, 0);
+    for boots in 0..12 {
+        let last = boots == 11;
+        at = if last { frames.len() } else { rng.random_range(at..=frames.len()) };
+        let most = rng.random_range(0..60);
+        let mut of_boot = ChaCha8Rng::seed_from_u64(rng.random());
+        let work = || {
+            let rng = &mut of_boot;
+            set_boots(boots);
+            let mut engine = Engine::open(&ReplayOptions {
+                start: Start { scans: BASELINE_AWAITED, ..Start::default() },
+                ..ReplayOptions::from_base(b.b(), UUID, b.state())
+            })
+            .unwrap();
+            if engine.state.header.ceiling() != 0 {
+                engine.state.header.set_ceiling(std::cmp::max(seen, 1));
+            }
+            for frame in &frames[..at] {
+                engine.apply_frame(frame).unwrap_or_else(|e| {
+                    super::source::explain(&frames, e.seq);
+                    panic!("{e}")
+                });
+            }
+            let mut count = 0;
+            while count < most || last && engine.position().needs > 0 {
+                let told = engine.wanted().unwrap();
+                let data = told.into_iter().filter(|(_, range)| *range != OBJECT);
+                let mut ranges: Vec<_> = data.collect();
+                ranges.sort();
+                if ranges.is_empty() {
+                    break;
+                }
+                let (oid, range) = ranges[rng.random_range(0..ranges.len())];
+                engine.bring(&read(source, oid, range, rng)).unwrap();
+                count += 1;
+                if rng.random_bool(0.02) {
+                    engine.checkpoint_now().unwrap();
+                }
+            }
+            (count, engine.position().needs)
+        };
+        let (brought, needs) = std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+        seen = seen.max(at.checked_sub(1).map_or(0, |i| last_seq(&frames[i])));
+        fills += brought;
+        met = needs;
+        if !last {
+            away.lose_power();
+        }
+    }
+    println!("{fills} fills");
+    assert!(fills > 50 && met == 0);
+    // Whether a part of a block that was zeroed is a hole depends on what was there before.
+    source.assert_same_but(&b.b(), "after power losses", " data: ");
+}
+
+#[test]
+fn a_fill_counts_when_it_is_on_the_disk_xfs() {
+    lose_power_between_fills("xfs");
+}
+
+#[test]
+fn a_fill_counts_when_it_is_on_the_disk_ext4() {
+    lose_power_between_fills("ext4");
 }
 
 fn last_seq(frame: &[u8]) -> u64 {
