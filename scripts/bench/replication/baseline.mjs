@@ -2,8 +2,9 @@
 
 import { randomFillSync } from 'node:crypto'
 import { closeSync, mkdirSync, openSync, writeSync } from 'node:fs'
-import { rm } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { run, sleep } from '../proc.mjs'
 import { mountVolume, waitApplied } from './hosts.mjs'
 
@@ -11,6 +12,8 @@ import { mountVolume, waitApplied } from './hosts.mjs'
 const GOAL = 2
 const SMALL_BYTES = [4096, 6144, 8192, 12_288, 16_384]
 const FILES_PER_DIRECTORY = 500
+const BARE = fileURLToPath(new URL('bare.py', import.meta.url))
+const BARE_PORT = '7430'
 
 /**
  * @param {string} dir
@@ -50,6 +53,14 @@ function fillLarge(dir, { files, mib }) {
   return { files, bytes: files * mib * 2 ** 20 }
 }
 
+/** Takes one tree by bare TCP; resolves when it listens. */
+async function bareReceiver(replica, directory) {
+  const args = [BARE, 'receive', replica.address, BARE_PORT, directory]
+  const { end, log } = replica.start('the bare receiver', 'python3', args)
+  while (!log().includes('listening')) await sleep(5)
+  return end
+}
+
 /** Ways to the other host: seconds until the copy is there. */
 function ways({ primary, replica, volume, rsync }) {
   const timed = async (work) => {
@@ -72,6 +83,8 @@ function ways({ primary, replica, volume, rsync }) {
     after: () => clear(path.join(rsync.root, kind)),
   })
   const root = path.join(replica.root, 'replicas')
+  const bare = path.join(replica.root, 'bare')
+  const to = [replica.address, BARE_PORT]
   return {
     holdfast: {
       prepare: async () => {
@@ -92,6 +105,21 @@ function ways({ primary, replica, volume, rsync }) {
     rsync: byRsync('daemon', { durable: false }),
     'rsync+sync': byRsync('daemon', { durable: true }),
     'rsync-ssh': byRsync('ssh', { durable: false }),
+    'bare tar': {
+      prepare: async () => {
+        await clear(bare)
+        await mkdir(bare)
+      },
+      measure: async () => {
+        const end = await bareReceiver(replica, bare)
+        const seconds = await timed(() =>
+          primary.run('python3', [BARE, 'send', ...to, volume.plain]),
+        )
+        await end()
+        return seconds
+      },
+      after: () => clear(bare),
+    },
   }
 }
 
