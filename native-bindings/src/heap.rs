@@ -4,11 +4,13 @@
 //! time, every page of the next transaction is a fault, and zeroed, before it is written: a fifth of what
 //! a replica's log costs (docs/BENCHMARKS.md).
 //!
-//! Invariant: at most `bytes` of free memory stay for each arena of the allocator; what is in use does not
-//! change.
+//! Invariant: at most `bytes` of free memory stay for each arena of the allocator, of which there are
+//! `ARENAS_MAX`, however many threads come and go (a link has two); what is in use does not change.
 
 /// Blocks above this come from the kernel and go back to it, each by itself.
 const OWN_MAPPING_BYTES: libc::c_int = 4 << 20;
+/// glibc's own limit is 8 for each CPU.
+const ARENAS_MAX: libc::c_int = 4;
 
 /// Keeps up to `bytes` of free memory at the end of each arena. Of the whole process; only glibc has it.
 pub fn keep(bytes: u32) {
@@ -19,10 +21,11 @@ pub fn keep(bytes: u32) {
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);
             libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING_BYTES);
+            libc::mallopt(libc::M_ARENA_MAX, ARENAS_MAX);
         }
     }
     #[cfg(not(target_env = "gnu"))]
-    let _ = (bytes, OWN_MAPPING_BYTES);
+    let _ = (bytes, OWN_MAPPING_BYTES, ARENAS_MAX);
 }
 
 #[cfg(all(test, target_env = "gnu"))]

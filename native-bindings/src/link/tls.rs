@@ -36,6 +36,7 @@ trait Connection: Send {
         give: &mut dyn FnMut(&[u8]),
     ) -> Result<Received, LinkError>;
     fn write(&mut self, plain: Option<&[u8]>, out: &mut [u8], aside: &mut Aside) -> Written;
+    #[cfg(test)]
     fn refresh_keys(&mut self) -> Result<(), LinkError>;
 }
 
@@ -129,6 +130,7 @@ macro_rules! connection {
                 }
             }
 
+            #[cfg(test)]
             fn refresh_keys(&mut self) -> Result<(), LinkError> {
                 match self.process_tls_records(&mut []).state? {
                     ConnectionState::WriteTraffic(traffic) => Ok(traffic.refresh_traffic_keys()?),
