@@ -228,8 +228,9 @@ export class VolumeHistory {
     return this.#views.changed(this.#handle, after, upTo)
   }
 
-  /** BUSY, naming the views that go with the volume. */
-  requireUnused(): void {
+  /** BUSY, naming the views that go with the volume. Those of processes that have died keep nobody up. */
+  async requireUnused(): Promise<void> {
+    await this.#views.dropOrphans()
     const paths = this.#views.list.map(({ path }) => path)
     if (paths.length === 0) return
     const { name } = this.#volume.config

@@ -38,12 +38,17 @@ export interface HistoryRange {
   snapshots: { name: string; seq: bigint; createdMs: number }[]
 }
 
+/** Views that this process has opened. */
+let opened = 0
+
 /** Mounts a view that ends with this process. HISTORY_RANGE, HISTORY_OFF, VOLUME_NOT_RUNNING, BUSY. */
 export async function openView(options: ViewOptions): Promise<OpenView> {
   const { config } = findVolume(options.volume)
   const client = new ControlClient(config.name)
   const { seq, snapshot = null } = options
-  const path = options.path ?? viewPath(config.name, `${seq}-${process.pid}`)
+  // The one before may still be on its way out.
+  opened += 1
+  const path = options.path ?? viewPath(config.name, `${seq}-${process.pid}-${opened}`)
   const request = { seq: Number(seq), path, snapshot, ownerPid: process.pid }
   const view = await client.mountView(request)
   let closed = false

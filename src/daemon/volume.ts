@@ -386,7 +386,7 @@ export class ProtectedVolume {
 
   async #unmount(force: boolean): Promise<void> {
     const { handle, chores } = this.#parts
-    if (!force) this.history.requireUnused()
+    if (!force) await this.history.requireUnused()
     try {
       await chores.run('unmountVolume', handle, force)
     } catch (error) {
