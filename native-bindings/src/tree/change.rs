@@ -82,17 +82,23 @@ fn order(change: &Change) -> (Vec<u8>, Kind) {
 
 fn of_b(found: &mut Pairing) -> Vec<Change> {
     let mut all = Vec::new();
-    // Objects that have a name already, by those that have several.
-    let mut named: HashSet<u64> = HashSet::new();
+    // Names that are new, of objects that have several; what has more than those had one before, or has it
+    // where nobody looks: in a directory without changes, or outside of what is compared.
     let several = |facts: &Facts| !facts.is_dir() && facts.nlink > 1;
-    for entry in found.b.entries.iter().filter(|e| e.partner != NONE && several(&e.facts)) {
-        named.insert(entry.facts.ino);
+    let mut fresh: HashMap<u64, u64> = HashMap::new();
+    for entry in found.b.entries.iter().filter(|e| e.partner == NONE && several(&e.facts)) {
+        *fresh.entry(entry.facts.ino).or_default() += 1;
     }
+    let mut named: HashSet<u64> = HashSet::new();
+    let mut is_further = |facts: &Facts| {
+        let has_other = u64::from(facts.nlink) > fresh.get(&facts.ino).copied().unwrap_or(0);
+        several(facts) && (!named.insert(facts.ino) || has_other)
+    };
     for at in 0..found.b.count() {
         let entry = found.b.get(at);
         if entry.partner == NONE {
             let mut created = change(Kind::Created, found.b.path(at), &entry.facts);
-            created.linked = several(&entry.facts) && !named.insert(entry.facts.ino);
+            created.linked = is_further(&entry.facts);
             all.push(created);
             continue;
         }
