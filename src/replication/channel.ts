@@ -10,6 +10,7 @@ import {
   LINK_READ_BYTES,
   PEER_PING_MS,
   PEER_SILENCE_MS_MAX,
+  SHIP_BUFFER_BYTES,
 } from '../lib/limits.js'
 import { sendMemory } from './frame-memory.js'
 import { Link } from './link.js'
@@ -35,8 +36,8 @@ export class Channel {
   #saidAt = 0
   #closed = false
   #drained: Promise<void> | undefined
-  /** Who waits in `room`: one at a time. */
-  #roomFor: { below: number; resolve: () => void } | undefined
+  /** Lets go on who waits in `pace`: one at a time. */
+  #goOn: () => void = () => {}
   bytesSent = 0
   bytesReceived = 0
 
@@ -99,7 +100,7 @@ export class Channel {
     return this.#write(whole, (error) => {
       // What failed may still be in use below.
       if (!error) sendMemory.give(whole.buffer)
-      if (this.#roomFor !== undefined && this.bufferedBytes < this.#roomFor.below) this.#hasRoom()
+      if (this.bufferedBytes < SHIP_BUFFER_BYTES / 2) this.#goOn()
     })
   }
 
@@ -108,17 +109,12 @@ export class Channel {
     return this.#stream.write(bytes, done)
   }
 
-  /** Resolves when less than so many bytes wait for the kernel, or it is closed. */
-  room(below: number): Promise<void> {
-    if (this.#closed || this.bufferedBytes < below) return Promise.resolve()
+  /** Holds up whoever sends much while too much waits for the kernel, until half of it has gone. */
+  pace(): Promise<void> {
+    if (this.#closed || this.bufferedBytes < SHIP_BUFFER_BYTES) return Promise.resolve()
     return new Promise((resolve) => {
-      this.#roomFor = { below, resolve }
+      this.#goOn = resolve
     })
-  }
-
-  #hasRoom(): void {
-    this.#roomFor?.resolve()
-    this.#roomFor = undefined
   }
 
   /** Resolves when the stream takes more, or is closed. */
@@ -175,7 +171,7 @@ export class Channel {
     if (this.#closed) return
     this.#closed = true
     clearInterval(this.#timer)
-    this.#hasRoom()
+    this.#goOn()
     this.#stream.end()
     // What was said last may still go out; a peer that does not read it is cut off.
     setTimeout(() => this.#stream.destroy(), 1_000).unref()

@@ -4,7 +4,6 @@
  * Invariant: nothing is sent between the reading of a fill and its sending. So all that a replica has when
  * it comes was captured before it was read, and what was captured later comes after it.
  */
-import { SHIP_BUFFER_BYTES } from '../lib/limits.js'
 import type { Channel } from './channel.js'
 import { sendMemory } from './frame-memory.js'
 import { encodeHead } from './message.js'
@@ -13,8 +12,6 @@ import { encodeHead } from './message.js'
 export const FILL_HEAD_BYTES = 64
 const MESSAGE_HEAD_BYTES = encodeHead({ type: 'fill' }, 0).length
 const LENGTH_AT = 24
-const KIND_AT = 52
-const DATA = 0
 /** Bytes of a file that one fill has at most, and that are sent before frames have their turn. */
 const FILL_BYTES_MAX = 2 ** 20
 const TURN_BYTES = 4 * FILL_BYTES_MAX
@@ -74,7 +71,7 @@ export class Fills {
     while (!this.isEmpty && sent < most && channel.isOpen) {
       const range = this.#ranges.subarray(this.#at, this.#at + RANGE_WORDS)
       sent += await this.#sendOne(channel, range, Math.min(most, FILL_BYTES_MAX))
-      if (channel.bufferedBytes >= SHIP_BUFFER_BYTES) await channel.room(SHIP_BUFFER_BYTES / 2)
+      await channel.pace()
     }
     return sent
   }
@@ -86,7 +83,7 @@ export class Fills {
     const length = await this.#volume.readFill(range, memory.subarray(MESSAGE_HEAD_BYTES))
     const body = memory.subarray(MESSAGE_HEAD_BYTES, MESSAGE_HEAD_BYTES + length)
     const covered = body.readBigUInt64LE(LENGTH_AT)
-    if (body.readUInt32LE(KIND_AT) === DATA) this.#bytes += length - FILL_HEAD_BYTES
+    this.#bytes += length - FILL_HEAD_BYTES
     encodeHead({ type: 'fill' }, length).copy(memory)
     channel.sendWhole(memory.subarray(0, MESSAGE_HEAD_BYTES + length))
     // The list is ours: what is left of a range takes its place.

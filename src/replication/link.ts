@@ -72,13 +72,6 @@ export class Link extends Duplex {
     this.#send([piece], done)
   }
 
-  override _writev(pieces: { chunk: Buffer }[], done: Done): void {
-    this.#send(
-      pieces.map(({ chunk }) => chunk),
-      done,
-    )
-  }
-
   override _final(done: Done): void {
     if (this.#secured) this.#send([], done, { end: true })
     else done()

@@ -13,7 +13,6 @@ import {
   DIFFERENCES_TOLD_MAX,
   PEER_SILENCE_MS_MAX,
   RATE_PAUSE_MS_MAX,
-  SHIP_BUFFER_BYTES,
   SHIP_FRAMES_PER_TURN,
   SHIP_WINDOW_BYTES,
 } from '../lib/limits.js'
@@ -390,16 +389,14 @@ export class Shipper {
       // A replica's own log may end before what it knows of its primary's.
       told = { ...told, end: higher(told.end, this.#end) }
       const unsent = this.#options.volume.bytesAfter(frame.lastSeq)
-      const more = channel.send(
+      channel.send(
         { type: 'frame', end: Number(told.end), authorised: Number(told.authorised), unsent },
         frame.bytes,
       )
       this.#sender.sentFrame(frame)
       this.#rate?.spend(frame.bytes.length)
       frames += 1
-      if (!more && channel.bufferedBytes >= SHIP_BUFFER_BYTES) {
-        await channel.room(SHIP_BUFFER_BYTES / 2)
-      }
+      await channel.pace()
       if (!this.#sender.hasRoom || frames >= SHIP_FRAMES_PER_TURN) break
       if ((this.#rate?.pauseMs ?? 0) > 0) break
     }
