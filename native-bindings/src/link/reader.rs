@@ -91,7 +91,7 @@ impl Reader {
         if to_answer {
             answer();
         }
-        let Received { used, more, .. } = opened?;
+        let Received { used, more } = opened?;
         self.closed.start += used;
         if ended && !more {
             self.over = Some(Ok(()));

@@ -21,8 +21,6 @@ const CONTROL_MAX: usize = 4096;
 pub struct Received {
     /// Bytes that are used up.
     pub used: usize,
-    /// Plain text that was given.
-    pub plain: usize,
     /// There may be more; false: a record is not whole yet.
     pub more: bool,
 }
@@ -32,7 +30,7 @@ trait Connection: Send {
     fn receive(
         &mut self,
         incoming: &mut [u8],
-        shared: &mut Aside,
+        aside: &mut Aside,
         give: &mut dyn FnMut(&[u8]),
     ) -> Result<Received, LinkError>;
     fn write(&mut self, plain: Option<&[u8]>, out: &mut [u8], aside: &mut Aside) -> Written;
@@ -72,14 +70,13 @@ macro_rules! connection {
                 give: &mut dyn FnMut(&[u8]),
             ) -> Result<Received, LinkError> {
                 let UnbufferedStatus { discard, state } = self.process_tls_records(incoming);
-                let mut received = Received { used: discard, plain: 0, more: true };
+                let mut received = Received { used: discard, more: true };
                 match state {
                     Ok(ConnectionState::ReadTraffic(mut data)) => {
                         while let Some(record) = data.next_record() {
                             let record = record?;
                             give(record.payload);
                             received.used += record.discard;
-                            received.plain += record.payload.len();
                         }
                     }
                     Ok(ConnectionState::EncodeTlsData(mut data)) => {

@@ -80,7 +80,7 @@ pub fn read_fill(v: &Volume, oid: Oid, (from, to): (u64, u64), buf: &mut [u8]) -
     let inode = v.table.enter(oid, handle, libc::S_IFREG, 1);
     let read = read_range(v, &inode, (from, to), buf);
     v.table.forget(&inode, 1);
-    let (mut head, bytes) = match read {
+    let (head, bytes) = match read {
         Err(Errno(libc::ESTALE | libc::ENOENT)) => {
             let through = v.ring.captured_seq();
             let kind = FillKind::Gone;
@@ -88,7 +88,6 @@ pub fn read_fill(v: &Volume, oid: Oid, (from, to): (u64, u64), buf: &mut [u8]) -
         }
         read => read?,
     };
-    head.oid = oid;
     head.write(buf, bytes);
     Ok(FILL_HEAD_BYTES + bytes)
 }
