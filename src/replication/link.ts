@@ -136,6 +136,7 @@ export class Link extends Duplex {
   }
 
   #closed(): void {
+    this.#native.join()
     this.#filling = undefined
     this.#writing = undefined
     this.#destroyed?.()

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
 import { connect as connectPlain } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -189,6 +190,26 @@ t.test('link: strangers of all kinds are refused and leave nothing behind', asyn
   await t.rejects(wrong, { code: 'PEER_UNKNOWN', details: { found: fingerprint } })
   const nobody = connectTls({ address: '127.0.0.1:1', identity: own, fingerprint })
   await t.rejects(nobody, { code: 'CONNECTION', message: /cannot connect to .*ECONNREFUSED/ })
+})
+
+t.test('link: what has ended is gone, whenever the garbage is collected', async (t) => {
+  const { doorway, arrived } = await listen(t)
+  const ours = () => {
+    const maps = readFileSync('/proc/self/maps', 'latin1').split('\n').length
+    return { maps, descriptors: readdirSync('/proc/self/fd').length }
+  }
+  let before = ours()
+  for (let n = 0; n < 150; n += 1) {
+    const link = await connectTls({ address: ADDRESS, identity: own, fingerprint })
+    link.destroy()
+    await until(() => arrived.length === n + 1, 'the other end')
+    arrived[n]?.destroy()
+    if (n === 0) before = ours()
+  }
+  await until(() => doorway.waiting === 0, 'all to be gone')
+  // A stack and its guard page for each thread, of which a link has two at either end.
+  t.ok(ours().maps < before.maps + 100, `${before.maps} mappings, then ${ours().maps}`)
+  t.ok(ours().descriptors < before.descriptors + 20, 'nor sockets')
 })
 
 t.test('link: Node speaks with it, as an older holdfast does', async (t) => {

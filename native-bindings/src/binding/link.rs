@@ -58,6 +58,12 @@ impl Link {
     pub fn close(&self) {
         self.0.close();
     }
+
+    /// After `Closed`: the garbage collector may come much later.
+    #[napi]
+    pub fn join(&self) {
+        self.0.join();
+    }
 }
 
 fn span(memory: &BufferSlice<'_>) -> Span {

@@ -90,7 +90,7 @@ struct Shared {
 
 pub struct Link {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Link {
@@ -123,7 +123,7 @@ impl Link {
             drop(socket);
             listener(Event::Closed);
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Memory to fill; `Read` answers. One at a time.
@@ -168,15 +168,20 @@ impl Link {
             socket.close();
         }
     }
+
+    /// Gives the stack of its thread back, which has ended, or does so at once after `Closed`. Idempotent.
+    pub fn join(&self) {
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for Link {
     /// Memory of JavaScript goes after it: no thread is to have it then.
     fn drop(&mut self) {
         self.close();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.join();
     }
 }
 
